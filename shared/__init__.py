@@ -1,0 +1,1 @@
+"""What every Fanfare service stands on; it imports no service."""

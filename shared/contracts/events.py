@@ -1,0 +1,110 @@
+"""Payloads on the bus and the `data` of what clients receive. JSON names are the public contract (camelCase).
+
+A producer's payload is validated by the edge against these models; what does not validate goes to the dead letters.
+Unknown fields are ignored, so that a producer may be newer than an edge.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic.alias_generators import to_camel
+
+from shared.contracts.ids import Id
+
+MAX_CONTENT_CHARS = 4096
+MAX_NOTIFICATION_DATA_BYTES = 16 * 1024
+
+Milliseconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Price = Annotated[FiniteFloat, Field(gt=0, le=1e12)]
+
+
+class Payload(BaseModel):
+    """Base of all payloads: camelCase outside, snake_case inside, immutable."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    def to_json(self) -> bytes:
+        """Return the wire form; absent optional fields are left out."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class ChatMessage(Payload):
+    """A chat message as stored on `chat.room.<room>.msg`; an edge adds `seq` and `cursor`."""
+
+    id: Id
+    room: Id
+    user_id: Id
+    username: Annotated[str, Field(max_length=128)]
+    content: Annotated[str, Field(max_length=MAX_CONTENT_CHARS)]
+    timestamp: Milliseconds
+    client_id: Id | None = None
+
+
+class Typing(Payload):
+    """A typing notice on `eph.chat.room.<room>.typing`."""
+
+    room: Id
+    user_id: Id
+    username: Annotated[str, Field(max_length=128)] = ""
+    is_typing: bool
+    timestamp: Milliseconds
+
+
+class Notification(Payload):
+    """A notification on `notify.user.<user>` or `notify.topic.<topic>`. A producer needs to give `title` only.
+
+    `id`, `createdAt` and `topic` are filled in by the edge from what the stream knows: the message's
+    sequence, its time, its subject.
+    """
+
+    id: Id | None = None
+    title: Annotated[str, Field(min_length=1, max_length=256)]
+    body: Annotated[str, Field(max_length=4096)] = ""
+    topic: Id | None = None
+    created_at: Milliseconds | None = None
+    data: dict[str, Any] | None = None
+
+
+class PriceTick(Payload):
+    """A tick on `prices.<SYMBOL>`. A producer needs to give `symbol`, `price` and `timestamp` only."""
+
+    symbol: Id
+    price: Price
+    timestamp: Milliseconds
+    previous: Price | None = None
+    change: FiniteFloat | None = None
+    change_percent: FiniteFloat | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_change(cls, data: Any) -> Any:
+        """Fill in `change` and `changePercent` where a producer gave only `previous`."""
+        if not isinstance(data, dict) or data.get("change") is not None:
+            return data
+        price, previous = data.get("price"), data.get("previous")
+        if isinstance(price, int | float) and isinstance(previous, int | float) and previous > 0:
+            change = price - previous
+            percent = round(100 * change / previous, 4)
+            return data | {"change": round(change, 6), "changePercent": percent}
+        return data
+
+
+class SystemStatus(Payload):
+    """The state of one running part on `status.<component>.<instance>`, published every few seconds."""
+
+    component: Id
+    instance: Id
+    status: Literal["up", "degraded", "draining", "standby", "down"]
+    metrics: dict[str, FiniteFloat | int | str] = Field(default_factory=dict)
+    timestamp: Milliseconds
+
+
+class Revocation(Payload):
+    """Sessions that must end, on `auth.revoked.<user>`: one (`session`) or all begun before `before`."""
+
+    user_id: Id
+    session: Id | None = None
+    before: Milliseconds
+    reason: Annotated[str, Field(max_length=128)] = ""

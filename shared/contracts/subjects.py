@@ -1,0 +1,120 @@
+"""The one place that builds subjects; every token passes the id grammar (ADR 0004).
+
+A stream that republishes puts `live.` before the subject of what it stored. Edges listen there,
+and only the NATS server itself may publish there.
+"""
+
+from __future__ import annotations
+
+from shared.contracts.ids import require_id
+
+LIVE = "live."
+
+# Streams: what lasts, and for how long, stands in `streams.py`.
+CHAT = "CHAT"
+NOTIFY = "NOTIFY"
+PRICES = "PRICES"
+STATUS = "STATUS"
+REVOKED = "REVOKED"
+DEADLETTER = "DEADLETTER"
+COUNTERS = "COUNTERS"
+
+# Buckets of keys.
+LEASES = "leases"
+PRESENCE = "presence"
+ROOMS = "rooms"
+TICKETS = "tickets"
+WATCHLISTS = "watchlists"
+
+# Patterns that a service subscribes to as a whole.
+ALL_PRICES = "prices.*"
+ALL_STATUS = "status.*.*"
+ALL_REVOKED = "live.auth.revoked.*"
+ALL_TYPING = "eph.chat.room.*.typing"
+
+
+def live(subject: str) -> str:
+    """Return where the stored messages of `subject` are republished."""
+    return LIVE + subject
+
+
+def stored(live_subject: str) -> str:
+    """Return the stored subject that `live_subject` repeats."""
+    return live_subject.removeprefix(LIVE)
+
+
+def chat_message(room: str) -> str:
+    """Stored messages of one room (stream CHAT)."""
+    return f"chat.room.{require_id(room, 'room')}.msg"
+
+
+def typing(room: str) -> str:
+    """Typing notices of one room; at most once, never stored."""
+    return f"eph.chat.room.{require_id(room, 'room')}.typing"
+
+
+def notify_user(user: str) -> str:
+    """Notifications of one user (stream NOTIFY)."""
+    return f"notify.user.{require_id(user, 'user')}"
+
+
+def notify_topic(topic: str) -> str:
+    """Notifications of one topic (stream NOTIFY)."""
+    return f"notify.topic.{require_id(topic, 'topic')}"
+
+
+def price(symbol: str) -> str:
+    """Ticks of one symbol (stream PRICES keeps the last)."""
+    return f"prices.{require_id(symbol, 'symbol')}"
+
+
+def status(component: str, instance: str) -> str:
+    """Status of one running part (stream STATUS keeps the last)."""
+    return f"status.{require_id(component, 'component')}.{require_id(instance, 'instance')}"
+
+
+def revoked(user: str) -> str:
+    """Revocations of one user's sessions (stream REVOKED)."""
+    return f"auth.revoked.{require_id(user, 'user')}"
+
+
+def deadletter(subject: str) -> str:
+    """Where a payload goes that was published to `subject` and does not validate."""
+    return f"deadletter.{subject}"
+
+
+def session_command(edge: str, session: str) -> str:
+    """Commands to one live session; its edge answers."""
+    return f"edge.session.{require_id(edge, 'edge')}.{require_id(session, 'session')}.cmd"
+
+
+def session_commands(edge: str) -> str:
+    """Pattern of all commands to the sessions of one edge."""
+    return f"edge.session.{require_id(edge, 'edge')}.*.cmd"
+
+
+def counter(kind: str, owner: str, window: int) -> str:
+    """A counter shared by all edges, one for each window of time (stream COUNTERS)."""
+    return f"count.{require_id(kind, 'kind')}.{require_id(owner, 'owner')}.{window:d}"
+
+
+def bucket_stream(bucket: str) -> str:
+    """Return the name of the stream behind a bucket of keys."""
+    return f"KV_{require_id(bucket, 'bucket')}"
+
+
+def bucket_key(bucket: str, *tokens: str) -> str:
+    """Subject of one key; `tokens` are joined by dots, each an id."""
+    joined = ".".join(require_id(token, "key") for token in tokens)
+    return f"$KV.{require_id(bucket, 'bucket')}.{joined}"
+
+
+def bucket_changes(bucket: str, *tokens: str) -> str:
+    """Pattern of the republished changes below `tokens` of a bucket."""
+    joined = "".join(require_id(token, "key") + "." for token in tokens)
+    return f"live.kv.{require_id(bucket, 'bucket')}.{joined}>"
+
+
+def tokens_after(subject: str, count: int) -> list[str]:
+    """Return the tokens of `subject` after its first `count`."""
+    return subject.split(".")[count:]
