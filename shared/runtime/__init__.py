@@ -1,0 +1,1 @@
+"""Service defaults: settings, app, server, lifecycle, health, metrics, logs, tracing, embedded NATS."""

@@ -1,0 +1,131 @@
+"""uvicorn's protocol classes with the bounds they lack: header size, time to send a request, ping floods.
+
+uvicorn on httptools accepts a 20 MB header and waits for ever for half a request; its WebSocket side answers any
+number of pings to a peer that never reads (design notes, traps 3 to 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+MAX_WRITE_BUFFER_BYTES = 1 << 20
+PINGS_PER_S = 10
+MAX_FRAGMENTS = 4096
+REFUSED_431 = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n"
+    b"connection: close\r\n\r\n"
+)
+REFUSED_408 = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class HeadTooLarge(Exception):
+    """The request line and headers exceed their limit."""
+
+
+class GuardedHttpProtocol(HttpToolsProtocol):
+    """One HTTP connection, with a bound on the size and the time of a request's head."""
+
+    max_header_bytes = 64 * 1024
+    header_timeout_s = 10.0
+
+    _head_bytes = 0
+    _reading_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock: a peer that connects and says nothing is closed too."""
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse a head that is over its limit before it is complete."""
+        if self._reading_head:
+            self._head_bytes += len(data)
+            self._start_head_timer()
+        super().data_received(data)
+        if self._reading_head and self._head_bytes > self.max_header_bytes:
+            self._refuse(REFUSED_431)
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless the head is over its limit although it came in one read."""
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.max_header_bytes:
+            raise HeadTooLarge  # ends the parser's run; uvicorn then calls send_400_response
+        self._reading_head, self._head_bytes = False, 0
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be parsed, with the more exact status where the size was the reason."""
+        if self._reading_head and self._head_bytes > self.max_header_bytes:
+            self._refuse(REFUSED_431)
+        else:
+            super().send_400_response(msg)
+
+    def on_response_complete(self) -> None:
+        """Expect the next request's head on the same connection."""
+        self._reading_head = True
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the clock."""
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.header_timeout_s, self._head_too_slow)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_too_slow(self) -> None:
+        self._refuse(REFUSED_408 if self._head_bytes else b"")
+
+    def _refuse(self, answer: bytes) -> None:
+        self._stop_head_timer()
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
+
+
+def guarded_http(*, max_header_bytes: int, header_timeout_s: float) -> type[GuardedHttpProtocol]:
+    """Return the protocol class with these limits; uvicorn takes a class, not an object."""
+    limits = {"max_header_bytes": max_header_bytes, "header_timeout_s": header_timeout_s}
+    return type("GuardedHttpProtocol", (GuardedHttpProtocol,), limits)
+
+
+class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket, with a bound on pings, on fragments, and on what is written to a peer that does not read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pings_left: float = PINGS_PER_S
+        self._pinged_at_s = time.monotonic()
+
+    def handle_ping(self) -> None:
+        """Answer a ping unless they come too fast or the answers pile up."""
+        now = time.monotonic()
+        self._pings_left = min(PINGS_PER_S, self._pings_left + (now - self._pinged_at_s) * PINGS_PER_S) - 1
+        self._pinged_at_s = now
+        if self._pings_left < 0 or self.transport.get_write_buffer_size() > MAX_WRITE_BUFFER_BYTES:
+            self._abort()
+            return
+        super().handle_ping()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a fragment, as long as there are not too many: empty ones pass any limit in bytes."""
+        if len(self.frames) >= MAX_FRAGMENTS:
+            self._abort()
+            return
+        super().handle_cont(event)
+
+    def _abort(self) -> None:
+        self.transport.abort()

@@ -1,0 +1,115 @@
+"""Runs an app under uvicorn, and stops it in the right order: drain first, then uvicorn's own shutdown.
+
+uvicorn closes every socket the moment it is told to stop, and runs the lifespan's end only after that: too late to ask
+anybody to leave (ADR 0006). So the first signal starts the drain, and only its end lets uvicorn begin. A second signal
+stops at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from shared.runtime.guards import GuardedWebSocketProtocol, guarded_http
+from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.settings import ServiceSettings
+from shared.telemetry.logs import configure_logs
+from shared.telemetry.tracing import configure_tracing
+
+BACKLOG = 8192
+KEEP_ALIVE_S = 75  # longer than the 60 s of common proxies, or they meet a socket that just closed
+CLOSE_BACKSTOP_S = 3
+MAX_WS_MESSAGE_BYTES = 256 * 1024  # the session refuses far less, with a reason; this bounds memory before it can
+HALF_OPEN_MS = 30_000
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server with a drain before its shutdown, and an end when the process has failed."""
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._stop_asked = False
+        self._drain: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take SIGTERM or SIGINT: the first drains, the second stops at once."""
+        if self._stop_asked:
+            self.should_exit = self.force_exit = True
+        self._stop_asked = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every 100 ms: begin the drain when asked, exit when it is done."""
+        if self._lifecycle.failure:
+            self.should_exit = True
+        if self._stop_asked and self._drain is None:
+            self._drain = asyncio.get_running_loop().create_task(self._lifecycle.drain(), name="drain")
+        if self._drain is not None and self._drain.done():
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, once started; of use when it was asked for port 0."""
+        number: int = self.servers[0].sockets[0].getsockname()[1]
+        return number
+
+
+def make_server(app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> DrainingServer:
+    """Return the server for `app` with all of the suite's bounds set."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http=guarded_http(max_header_bytes=settings.max_header_bytes, header_timeout_s=settings.header_timeout_s),
+        ws=GuardedWebSocketProtocol,
+        ws_max_size=MAX_WS_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        ws_ping_interval=20.0,
+        ws_ping_timeout=20.0,
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=CLOSE_BACKSTOP_S,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
+    )
+    return DrainingServer(config, lifecycle)
+
+
+def listen(settings: ServiceSettings) -> socket.socket:
+    """Return the listening socket; half-open peers are dropped by the kernel after HALF_OPEN_MS of unread data.
+
+    The option on the listening socket is inherited by every accepted one (Linux): SSE has no answer to its comments
+    that would show a dead peer.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, HALF_OPEN_MS)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        sys.stderr.write(f"fanfare: cannot listen on {settings.host}:{settings.port}: {error.strerror}\n")
+        raise SystemExit(1) from error
+    listener.setblocking(False)
+    return listener
+
+
+def run(name: str, app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> None:
+    """Serve until told to stop; ends the process with status 1 if it failed, 0 after a clean stop."""
+    configure_logs(settings.log_level, service=name, instance=settings.instance, pretty=settings.log_format == "pretty")
+    configure_tracing(name, settings.instance)
+    server = make_server(app, settings, lifecycle)
+    server.run(sockets=[listen(settings)])
+    if lifecycle.failure or not server.started:
+        raise SystemExit(1)

@@ -1,0 +1,48 @@
+"""Trace context: taken from where a message came from, carried in NATS headers to where it goes (W3C Trace Context).
+
+Ids are always made and carried; spans are kept only when an exporter is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+TRACER = "fanfare"
+
+
+@contextmanager
+def span(name: str, carrier: Mapping[str, str] | None = None) -> Iterator[trace.Span]:
+    """Do something as one step of the trace in `carrier`, or of the current one, or of a new one."""
+    context = TraceContextTextMapPropagator().extract(carrier) if carrier and "traceparent" in carrier else None
+    with trace.get_tracer(TRACER).start_as_current_span(name, context=context) as current:
+        yield current
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the headers that carry the current trace onwards; empty outside of any."""
+    headers: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(headers)
+    return headers
+
+
+def trace_id() -> str:
+    """Return the current trace id as 32 hex digits; empty outside of any."""
+    context = trace.get_current_span().get_span_context()
+    return format(context.trace_id, "032x") if context.is_valid else ""
+
+
+def configure_tracing(service: str, instance: str) -> None:
+    """Install the tracer provider; call it once, from main.
+
+    Without an exporter nothing is sampled: a span is then no more than its ids, which is all that logs and NATS
+    headers need, and costs a few microseconds.
+    """
+    resource = Resource.create({"service.name": service, "service.instance.id": instance})
+    trace.set_tracer_provider(TracerProvider(sampler=ParentBased(ALWAYS_OFF), resource=resource))
