@@ -30,6 +30,7 @@ WATCHLISTS = "watchlists"
 ALL_PRICES = "prices.*"
 ALL_STATUS = "status.*.*"
 ALL_REVOKED = "live.auth.revoked.*"
+STORED_REVOKED = "auth.revoked.*"
 ALL_TYPING = "eph.chat.room.*.typing"
 
 

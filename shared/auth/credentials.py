@@ -1,0 +1,135 @@
+"""Credentials and origins as they stand in an ASGI scope, whatever the framework above."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from shared.contracts.claims import COOKIE
+from shared.errors import BadInput, OriginRefused
+
+Scope = Mapping[str, Any]
+"""An ASGI connection scope of type `http` or `websocket`."""
+
+MAX_QUERY_FIELDS = 100
+_DEFAULT_PORT = {"http": 80, "https": 443}
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class CredentialKind(StrEnum):
+    """Where a credential was found."""
+
+    BEARER = "bearer"
+    COOKIE = "cookie"
+    TICKET = "ticket"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential that nobody has verified yet; its value is never shown."""
+
+    kind: CredentialKind
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Credential({self.kind.value})"
+
+
+def find_credential(scope: Scope) -> Credential | None:
+    """Return the first of: `Authorization: Bearer`, the cookie, `?ticket=`, `?token=`; None if there is none.
+
+    Raises:
+        BadInput: the query has too many fields to look at.
+    """
+    bearer, query = _bearer(scope), _query(scope)
+    found = {
+        CredentialKind.BEARER: bearer,
+        CredentialKind.COOKIE: cookie(scope, COOKIE),
+        CredentialKind.TICKET: query.get("ticket"),
+        CredentialKind.QUERY: query.get("token"),
+    }
+    return next((Credential(kind, value) for kind, value in found.items() if value), None)
+
+
+def check_origin(scope: Scope, allowed: Collection[str], *, cookie_used: bool) -> None:
+    """Refuse a page of another origin: what keeps a foreign page from acting with this browser's cookie.
+
+    An Origin header must name this very host (whatever proxy stands before it keeps `Host`) or one of `allowed`,
+    and then exactly: scheme, host, port. Clients that are no browsers send none; that is fine, unless a cookie is the
+    credential and Sec-Fetch-Site says that a page of another site made the request (`none`: a person did).
+
+    Raises:
+        OriginRefused: the page may not.
+
+    Source: OWASP WebSocket Security and CSRF Prevention Cheat Sheets; W3C Fetch Metadata.
+    """
+    origins = list(_headers(scope, b"origin"))
+    if origins:
+        if len(origins) > 1 or not _origin_allowed(origins[0], scope, allowed):
+            raise OriginRefused
+        return
+    site = next(_headers(scope, b"sec-fetch-site"), "same-origin")
+    if cookie_used and site not in {"same-origin", "none"}:
+        raise OriginRefused
+
+
+def changes_state(scope: Scope) -> bool:
+    """Say whether the request may change something, by its method; a WebSocket always may."""
+    return scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS
+
+
+def cookie(scope: Scope, name: str) -> str | None:
+    """Return the value of a cookie; the first, if a browser sends several of one name (RFC 6265 section 5.4)."""
+    for header in _headers(scope, b"cookie"):
+        for pair in header.split(";"):
+            key, separator, value = pair.strip().partition("=")
+            if separator and key == name:
+                return value.strip('"')
+    return None
+
+
+def normal_origin(text: str) -> str | None:
+    """Return `scheme://host:port` in its one normal form; None if the text is anything but an origin."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _DEFAULT_PORT.get(parts.scheme)
+    except ValueError:
+        return None
+    if port is None or not parts.hostname or _more_than_origin(parts):
+        return None
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+# -- private ----------------------------------------------------------------------------------------------------------
+
+
+def _headers(scope: Scope, name: bytes) -> Iterator[str]:
+    return (value.decode("latin-1") for key, value in scope["headers"] if key == name)
+
+
+def _bearer(scope: Scope) -> str | None:
+    scheme, _, value = next(_headers(scope, b"authorization"), "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else None
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError as error:
+        raise BadInput(f"more than {MAX_QUERY_FIELDS} query fields") from error
+
+
+def _origin_allowed(origin: str, scope: Scope, allowed: Collection[str]) -> bool:
+    normal = normal_origin(origin)
+    if normal is None:
+        return False
+    own = normal_origin(f"{normal.partition(':')[0]}://{next(_headers(scope, b'host'), '')}")
+    return normal == own or any(normal == normal_origin(entry) for entry in allowed)
+
+
+def _more_than_origin(parts: SplitResult) -> bool:
+    return bool(parts.path or parts.query or parts.fragment or parts.username is not None or parts.password is not None)

@@ -1,0 +1,55 @@
+"""Whoever holds a credential, and what they may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.contracts.claims import Claims
+from shared.errors import Forbidden
+
+_EVERY_TOPIC = "topic:*"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The holder of a verified credential: a user, or a client such as a producer.
+
+    Attributes:
+        user_id: the subject; the only name that authority may rest on.
+        username: what other users see.
+        session: the session that the credential belongs to; revocation names it.
+        expires_at_s: when a connection opened with it must have renewed itself, in seconds since the epoch.
+        issued_at_s: when the credential was made, in seconds since the epoch.
+    """
+
+    user_id: str
+    username: str
+    session: str
+    scopes: frozenset[str]
+    expires_at_s: int
+    issued_at_s: int
+
+    @classmethod
+    def from_claims(cls, claims: Claims) -> Principal:
+        """Return the holder of verified claims; a ticket lends its session's time, not its own 30 s."""
+        return cls(
+            user_id=claims.sub,
+            username=claims.name or claims.sub,
+            session=claims.sid,
+            scopes=frozenset(claims.scope.split()),
+            expires_at_s=claims.session_exp or claims.exp,
+            issued_at_s=claims.iat,
+        )
+
+    def require(self, scope: str) -> None:
+        """Pass if this holder has `scope`.
+
+        Raises:
+            Forbidden: it has not.
+        """
+        if scope not in self.scopes:
+            raise Forbidden(f"the scope {scope} is needed")
+
+    def may_follow(self, topic: str) -> bool:
+        """Say whether this holder may read the notifications of `topic`."""
+        return _EVERY_TOPIC in self.scopes or f"topic:{topic}" in self.scopes

@@ -1,0 +1,122 @@
+"""A token's text becomes a Principal, or is refused. One pinned algorithm, one issuer, one audience (RFC 8725).
+
+PyJWT checks the signature and that the claims are there. It leaves to us, and this module does: the header's `typ`,
+the token's length, the key's choice, and the times (by a clock that tests can turn).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jwt
+from pydantic import ValidationError
+
+from shared.auth.keys import KeySource
+from shared.auth.principal import Principal
+from shared.clock import now_s
+from shared.contracts.claims import ACCESS_TYP, ALGORITHM, MAX_TOKEN_CHARS, TICKET_TYP, Claims
+from shared.contracts.ids import require_id
+from shared.errors import BadId, TokenExpired, Unauthorized
+
+LEEWAY_S = 5
+MAX_CACHED = 20_000
+REQUIRED = ["exp", "iat", "sub", "aud", "iss", "jti"]
+TokenKind = Literal["access", "ticket"]
+_HEADER_TYP: dict[TokenKind, str] = {"access": ACCESS_TYP, "ticket": TICKET_TYP}
+
+
+class TokenVerifier:
+    """Verifies access tokens and tickets.
+
+    A token that held is remembered, by its digest, until it expires or the keys change: after a reconnect storm the
+    same tokens come again, and an Ed25519 check each would be most of the cost. The oldest go when it is full.
+    """
+
+    def __init__(self, keys: KeySource, issuer: str, audience: str, clock: Callable[[], int] = now_s) -> None:
+        self._keys, self._issuer, self._audience, self._clock = keys, issuer, audience, clock
+        self._cache: dict[bytes, Claims] = {}
+        self._cached_generation = keys.generation
+
+    async def verify(self, token: str, *, typ: TokenKind = "access") -> Principal:
+        """Return the token's holder.
+
+        Raises:
+            TokenExpired: it was good; its time is over.
+            Unauthorized: it does not hold.
+            Unavailable: no key of the issuer is known yet, so that nothing can be said about any token.
+        """
+        return Principal.from_claims(await self.claims(token, typ=typ))
+
+    async def claims(self, token: str, *, typ: TokenKind = "access") -> Claims:
+        """Return the token's claims; errors as `verify`."""
+        if len(token) > MAX_TOKEN_CHARS or not token.isascii():
+            raise Unauthorized("this is not a token")
+        digest = hashlib.sha256(token.encode()).digest()
+        claims = self._cached(digest)
+        if claims is None:
+            claims = self._remember(digest, await self._verified(token, typ))
+        self._check_times(claims)
+        if claims.typ != typ:
+            raise Unauthorized(f"this is not a token of the kind {typ}")
+        return claims
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    async def _verified(self, token: str, typ: TokenKind) -> Claims:
+        header = _header(token)
+        if header.get("typ") != _HEADER_TYP[typ] or header.get("alg") != ALGORITHM:
+            raise Unauthorized(f"this is not a token of the kind {typ}")
+        key = await self._keys.key(_kid(header))
+        if key is None:
+            raise Unauthorized("the token's key is not known")
+        try:
+            payload = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_S,
+                options={"require": REQUIRED, "verify_exp": False, "verify_iat": False},
+            )
+            claims = Claims.model_validate(payload)
+        except (jwt.PyJWTError, ValidationError, ValueError, RecursionError) as error:
+            raise Unauthorized("the token does not hold") from error
+        if claims.typ != typ:
+            raise Unauthorized(f"this is not a token of the kind {typ}")
+        return claims
+
+    def _check_times(self, claims: Claims) -> None:
+        now = self._clock()
+        if claims.exp + LEEWAY_S <= now:
+            raise TokenExpired
+        if claims.iat - LEEWAY_S > now:
+            raise Unauthorized("the token is from the future")
+
+    def _cached(self, digest: bytes) -> Claims | None:
+        if self._cached_generation != self._keys.generation:
+            self._cache.clear()
+            self._cached_generation = self._keys.generation
+        return self._cache.get(digest)
+
+    def _remember(self, digest: bytes, claims: Claims) -> Claims:
+        if len(self._cache) >= MAX_CACHED:
+            del self._cache[next(iter(self._cache))]
+        self._cache[digest] = claims
+        return claims
+
+
+def _header(token: str) -> dict[str, Any]:
+    try:
+        return jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        raise Unauthorized("this is not a token") from error
+
+
+def _kid(header: dict[str, Any]) -> str:
+    try:
+        return require_id(header.get("kid"), "kid")
+    except BadId as error:
+        raise Unauthorized("the token names no key") from error
