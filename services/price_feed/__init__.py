@@ -1,0 +1,1 @@
+"""The producer of prices: one active writer, any number of standbys."""
