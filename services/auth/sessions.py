@@ -1,0 +1,175 @@
+"""Sessions and their families of refresh tokens: each token is good once, and a token used twice ends its family.
+
+A client whose answer was lost may ask again with the token it just used, for RETRY_MS and until the successor itself
+is used, and gets the same successor. The successor is derived from the token and a nonce that only the database has:
+neither alone gives it away, and the token itself is stored as a digest only.
+
+Source: RFC 9700 section 4.14.2 (refresh token rotation).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.auth.database import Database
+from services.auth.models import RefreshToken
+from services.auth.models import Session as SessionRow
+from services.auth.revocations import RevocationLog
+from shared.clock import now_ms
+from shared.contracts.ids import new_id
+from shared.errors import SessionRevoked, TokenExpired, Unauthorized
+from shared.telemetry.metrics import Metrics
+
+RETRY_MS = 10_000
+USED_KEPT_MS = 24 * 3600 * 1000
+"""How long a used token is remembered. Used again after that it is refused, but no longer ends its family."""
+
+Outcome = Literal["rotated", "retried", "reused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that stands, and the refresh token to go on with; None for a client, which has its secret."""
+
+    id: str
+    subject: str
+    begun_ms: int
+    expires_ms: int
+    refresh_token: str | None = None
+
+
+class Sessions:
+    """Begins, refreshes and ends sessions."""
+
+    def __init__(self, database: Database, revocations: RevocationLog, metrics: Metrics, *, ttl_s: int) -> None:
+        self._database, self._revocations, self._ttl_s = database, revocations, ttl_s
+        self._refreshes = metrics.counter("auth_refreshes", "Refresh tokens presented", ["result"])
+
+    async def begin(self, subject: str, *, ttl_s: int | None = None, refreshable: bool = True) -> Session:
+        """Begin a session of `subject`."""
+        token = secrets.token_urlsafe(32) if refreshable else None
+        async with self._database.transaction() as tx:
+            begun = max(now_ms(), await self._revocations.earliest_begin_ms(tx, subject))
+            row = SessionRow(
+                id=new_id("s"), subject=subject, begun_ms=begun, expires_ms=begun + (ttl_s or self._ttl_s) * 1000
+            )
+            tx.add(row)
+            await tx.flush()
+            if token:
+                tx.add(RefreshToken(digest=_digest(token), session_id=row.id))
+        return _session(row, token)
+
+    async def refresh(self, token: str) -> Session:
+        """Exchange a refresh token for its successor.
+
+        Raises:
+            Unauthorized: it is unknown.
+            TokenExpired: its session is over.
+            SessionRevoked: its session was revoked, now if the token had been used before.
+        """
+        async with self._database.transaction() as tx:
+            won = await self._use(tx, token)
+            used = await tx.get(RefreshToken, _digest(token))
+            row = await tx.get(SessionRow, used.session_id) if used else None
+            if used is None or row is None:
+                self._refreshes.labels("unknown").inc()
+                raise Unauthorized("this refresh token is not known")
+            await self._require_standing(tx, row)
+            outcome = await self._take_turn(tx, token, used, row, won=won)
+        self._refreshes.labels(outcome).inc()
+        if outcome == "reused":
+            await self._revocations.publish_now()
+            raise SessionRevoked("this refresh token had been used: its session has been ended")
+        return _session(row, _successor(token, used.nonce or b""))
+
+    async def end(self, subject: str, session_id: str) -> None:
+        """End one session, if it stands; every edge hears of it."""
+        async with self._database.transaction() as tx:
+            row = await tx.get(SessionRow, session_id)
+            if row is not None and not await self._revocations.ended(tx, row):
+                await self._revocations.write(tx, subject, session_id, "logout")
+        await self._revocations.publish_now()
+
+    async def end_all(self, subject: str, reason: str) -> None:
+        """End every session that `subject` has begun; every edge hears of it."""
+        async with self._database.transaction() as tx:
+            await self._revocations.write(tx, subject, None, reason)
+        await self._revocations.publish_now()
+
+    async def of_refresh_token(self, token: str) -> Session | None:
+        """Return the session that a refresh token belongs to, used or not; None if it is unknown."""
+        found = select(SessionRow).join(RefreshToken, RefreshToken.session_id == SessionRow.id)
+        async with self._database.transaction() as tx:
+            row = await tx.scalar(found.where(RefreshToken.digest == _digest(token)))
+        return _session(row) if row else None
+
+    async def require(self, session_id: str) -> Session:
+        """Return a session that stands.
+
+        Raises:
+            TokenExpired: it is over.
+            SessionRevoked: it was revoked, or is unknown.
+        """
+        async with self._database.transaction() as tx:
+            row = await tx.get(SessionRow, session_id)
+            if row is None:
+                raise SessionRevoked
+            await self._require_standing(tx, row)
+        return _session(row)
+
+    async def purge(self) -> None:
+        """Delete sessions that are over, and what is no longer needed of those that are not."""
+        now = now_ms()
+        async with self._database.transaction() as tx:
+            await tx.execute(delete(SessionRow).where(SessionRow.expires_ms < now))
+            await tx.execute(delete(RefreshToken).where(RefreshToken.used_ms < now - USED_KEPT_MS))
+        await self._revocations.purge(now - self._ttl_s * 1000)
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    async def _use(self, tx: AsyncSession, token: str) -> bool:
+        """Mark the token as used; of all who try at once, on any replica, one is told that it did it."""
+        unused = update(RefreshToken).where(RefreshToken.digest == _digest(token), RefreshToken.used_ms.is_(None))
+        result = await tx.execute(unused.values(used_ms=now_ms(), nonce=secrets.token_bytes(32)))
+        return isinstance(result, CursorResult) and result.rowcount == 1
+
+    async def _take_turn(
+        self, tx: AsyncSession, token: str, used: RefreshToken, row: SessionRow, *, won: bool
+    ) -> Outcome:
+        if won:
+            successor = _digest(_successor(token, used.nonce or b""))
+            tx.add(RefreshToken(digest=successor, session_id=row.id, parent=used.digest))
+            if used.parent:
+                await tx.execute(update(RefreshToken).where(RefreshToken.digest == used.parent).values(nonce=None))
+            return "rotated"
+        if used.nonce is not None and now_ms() - (used.used_ms or 0) <= RETRY_MS:
+            return "retried"
+        await self._revocations.write(tx, row.subject, row.id, "a refresh token was used twice")
+        return "reused"
+
+    async def _require_standing(self, tx: AsyncSession, row: SessionRow) -> None:
+        if row.expires_ms <= now_ms():
+            raise TokenExpired("the session is over")
+        if await self._revocations.ended(tx, row):
+            raise SessionRevoked
+
+
+def _session(row: SessionRow, token: str | None = None) -> Session:
+    return Session(row.id, row.subject, row.begun_ms, row.expires_ms, token)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _successor(token: str, nonce: bytes) -> str:
+    mac = hmac.digest(token.encode(), nonce, "sha256")
+    return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
