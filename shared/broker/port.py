@@ -11,8 +11,9 @@ Three kinds of traffic, each with its own promise:
 
 The contract test in `tests/contract` belongs to this file: an adapter that does not pass it is not one.
 
-Errors: `Unavailable` when the broker cannot answer now, `OutcomeUnknown` from `append` and `count` when it may have
-stored, `Conflict` from `put` and `delete` when the expected revision no longer holds, `Gone` from `request` when nobody serves.
+Errors: `Unavailable` when the broker cannot answer now, `OutcomeUnknown` from `append`, `count`, `put` and `delete`
+when it may have stored, `Conflict` from `put` and `delete` when the expected revision no longer holds, `Gone` from
+`request` when nobody serves.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Message:
         seq: the stream's sequence of this message; 0 if it was never stored.
         last_seq: the sequence of the message before it on the same subject; 0 if there was none. It may be lower
             than what a reader has seen (after a purge): only `last_seq > cursor` means that something is missing.
+            Always 0 on messages that were read (`read_after`, `read_last`).
         time_ms: when the stream stored it, milliseconds since the epoch; 0 if it was never stored.
         gone: on a bucket's changes, the key was deleted or its time was over.
     """
@@ -114,7 +116,10 @@ class Broker(Protocol):
         """
 
     async def serve(self, pattern: str, responder: Responder) -> Subscription:
-        """Answer requests; each runs as a task of its own, at most 100 at once, the others are refused."""
+        """Answer requests; each runs as a task of its own, at most 100 at once, the others are refused.
+
+        If the responder raises `Gone`, so does the request; whatever else it raises arrives as `Unavailable`.
+        """
 
     # -- stored ---------------------------------------------------------------------------------------------------
 

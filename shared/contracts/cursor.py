@@ -74,7 +74,12 @@ class Vector:
 
 def tag(name: str) -> str:
     """Return the short tag of a topic's name inside a vector."""
-    value, digits = zlib.crc32(name.encode()), ""
+    return base36(zlib.crc32(name.encode()))
+
+
+def base36(value: int) -> str:
+    """Return a number that is not negative in digits of `[0-9a-z]`."""
+    digits = ""
     while value:
         value, digit = divmod(value, 36)
         digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits

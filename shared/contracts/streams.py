@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from shared.contracts import subjects
 
 DAY_S = 86_400
+MAX_MESSAGE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class StreamSpec:
     max_age_s: int
     max_per_subject: int
     max_bytes: int
-    max_message_bytes: int = 64 * 1024
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     in_memory: bool = False
     replicated: bool = True
     republish: bool = False

@@ -9,6 +9,8 @@ from __future__ import annotations
 from shared.contracts.ids import require_id
 
 LIVE = "live."
+KEYS = "$KV."
+LIVE_KEYS = LIVE + "kv."
 
 # Streams: what lasts, and for how long, stands in `streams.py`.
 CHAT = "CHAT"
@@ -107,13 +109,19 @@ def bucket_stream(bucket: str) -> str:
 def bucket_key(bucket: str, *tokens: str) -> str:
     """Subject of one key; `tokens` are joined by dots, each an id."""
     joined = ".".join(require_id(token, "key") for token in tokens)
-    return f"$KV.{require_id(bucket, 'bucket')}.{joined}"
+    return f"{KEYS}{require_id(bucket, 'bucket')}.{joined}"
+
+
+def bucket_keys(bucket: str, *tokens: str) -> str:
+    """Pattern of all keys below `tokens` of a bucket, as `read_last` takes it."""
+    joined = "".join(require_id(token, "key") + "." for token in tokens)
+    return f"{KEYS}{require_id(bucket, 'bucket')}.{joined}>"
 
 
 def bucket_changes(bucket: str, *tokens: str) -> str:
     """Pattern of the republished changes below `tokens` of a bucket."""
     joined = "".join(require_id(token, "key") + "." for token in tokens)
-    return f"live.kv.{require_id(bucket, 'bucket')}.{joined}>"
+    return f"{LIVE_KEYS}{require_id(bucket, 'bucket')}.{joined}>"
 
 
 def tokens_after(subject: str, count: int) -> list[str]:

@@ -1,0 +1,166 @@
+"""NATS headers as they came off the wire, read without parsing more than somebody asks for.
+
+A publisher may send headers that look like the server's own (`Nats-Sequence: 999`). The server appends its own after
+them, so only the **last** occurrence counts, here and in `WireHeaders`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from shared.broker.port import NO_HEADERS, Message
+from shared.contracts import subjects
+
+MSG_ID = "Nats-Msg-Id"
+TTL = "Nats-TTL"
+EXPECT_SEQ = "Nats-Expected-Last-Subject-Sequence"
+INCREMENT = "Nats-Incr"
+OPERATION = "KV-Operation"
+SERVICE_ERROR = "Nats-Service-Error"
+SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
+
+_VERSION_LENGTH = len(b"NATS/1.0")
+
+
+def _field(name: str) -> bytes:
+    return f"\r\n{name}: ".encode()
+
+
+_SEQUENCE = _field("Nats-Sequence")
+_LAST_SEQUENCE = _field("Nats-Last-Sequence")
+_TIME = _field("Nats-Time-Stamp")
+_SUBJECT = _field("Nats-Subject")
+_PENDING = _field("Nats-Num-Pending")
+_UP_TO = _field("Nats-UpTo-Sequence")
+_OPERATION = _field(OPERATION)
+_MARKER = _field("Nats-Marker-Reason")
+_LIVE_KEYS = subjects.LIVE_KEYS.encode()
+_KEYS = subjects.KEYS.encode()
+
+
+class WireHeaders(Mapping[str, str]):
+    """Headers of one message, parsed the first time that somebody looks. Of equal names the last wins."""
+
+    __slots__ = ("_parsed", "_raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._parsed: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        return self._dict()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._dict())
+
+    def __len__(self) -> int:
+        return len(self._dict())
+
+    def __repr__(self) -> str:
+        return f"WireHeaders({self._dict()!r})"
+
+    def _dict(self) -> dict[str, str]:
+        if self._parsed is None:
+            self._parsed = parse_headers(self._raw)
+        return self._parsed
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """Return the headers of a block `NATS/1.0[ status]\\r\\n(name: value\\r\\n)*\\r\\n`, read as nats-py reads them.
+
+    What is not a header (no colon, a name that is not ASCII or holds white space) is left out, never an error.
+    """
+    headers: dict[str, str] = {}
+    for line in raw.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        key = name.strip().decode("latin-1")
+        if colon and key.isascii() and not any(map(str.isspace, key)):
+            headers[key] = value.strip().decode("utf-8", "replace")
+    return headers
+
+
+def status(raw: bytes | None) -> int:
+    """Return the status in the first line of a reply that the server itself made; 0 if there is none."""
+    if not raw or raw[_VERSION_LENGTH : _VERSION_LENGTH + 1] != b" ":
+        return 0
+    digits = raw[_VERSION_LENGTH + 1 : _VERSION_LENGTH + 4]
+    return int(digits) if digits.isdigit() else 0
+
+
+def pending(raw: bytes) -> int:
+    """Return how many messages a batch has left behind."""
+    return _number(raw, _PENDING)
+
+
+def up_to(raw: bytes) -> int:
+    """Return the sequence up to which a `multi_last` read looked; the next page must stop there too."""
+    return _number(raw, _UP_TO)
+
+
+def plain_message(subject: bytes, data: bytes, raw: bytes | None) -> Message:
+    """Return a message that no stream repeated: whatever its headers claim, it has no sequence."""
+    return Message(subject.decode(), data, WireHeaders(raw) if raw else NO_HEADERS)
+
+
+def live_message(subject: bytes, data: bytes, raw: bytes | None) -> Message:
+    """Return a message that a stream has repeated on `live.…`, with its place in the stream."""
+    if raw is None:
+        return plain_message(subject, data, raw)
+    return Message(
+        subject.decode(),
+        data,
+        WireHeaders(raw),
+        _number(raw, _SEQUENCE),
+        _number(raw, _LAST_SEQUENCE),
+        time_ms(_last(raw, _TIME)),
+        subject.startswith(_LIVE_KEYS) and _is_marker(raw),
+    )
+
+
+def read_message(data: bytes, raw: bytes) -> Message:
+    """Return a message as a direct get gives it. `last_seq` is the one before it in the same batch."""
+    subject = _last(raw, _SUBJECT)
+    return Message(
+        subject.decode(),
+        data,
+        WireHeaders(raw),
+        _number(raw, _SEQUENCE),
+        _number(raw, _LAST_SEQUENCE),
+        time_ms(_last(raw, _TIME)),
+        subject.startswith(_KEYS) and _is_marker(raw),
+    )
+
+
+def leader_message(subject: str, data: bytes, raw: bytes, seq: int, time: str) -> Message:
+    """Return a message as the leader's `STREAM.MSG.GET` gives it."""
+    gone = subject.startswith(subjects.KEYS) and _is_marker(raw)
+    return Message(subject, data, WireHeaders(raw), seq, 0, time_ms(time.encode()), gone)
+
+
+def time_ms(stamp: bytes) -> int:
+    """Return an RFC 3339 time with up to nine decimals in milliseconds since the epoch; 0 for an empty one."""
+    if not stamp:
+        return 0
+    # Rounded to microseconds first: a float of seconds is a hair off, and cutting it would lose a millisecond.
+    return round(datetime.fromisoformat(stamp.decode()).timestamp() * 1_000_000) // 1_000
+
+
+# -- private ----------------------------------------------------------------------------------------------------------
+
+
+def _last(raw: bytes, field: bytes) -> bytes:
+    start = raw.rfind(field)
+    if start < 0:
+        return b""
+    start += len(field)
+    return raw[start : raw.find(b"\r\n", start)]
+
+
+def _number(raw: bytes, field: bytes) -> int:
+    return int(_last(raw, field) or 0)
+
+
+def _is_marker(raw: bytes) -> bool:
+    """Say whether this notes that a key has gone: deleted by a client, or by the server when its time was over."""
+    return _last(raw, _OPERATION) in {b"DEL", b"PURGE"} or _MARKER in raw
