@@ -23,7 +23,7 @@ def listing(count: int) -> list[Instrument]:
 
 
 def _made_up(number: int) -> Instrument:
-    dice = random.Random(number)  # noqa: S311 - prices, not secrets
+    dice = random.Random(number)
     return Instrument(f"FAN{number:04d}", round(dice.lognormvariate(4, 0.8), 2), round(dice.uniform(0.15, 0.8), 2))
 
 

@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 class Replay:
-    """Gives the rows of a recording when their time has come, at most `MAX_BATCH` at once and the rest at later pulls."""
+    """Gives the rows of a recording when their time has come, at most `MAX_BATCH` in one pull."""
 
     def __init__(self, rows: Sequence[Row], *, name: str, speed: float, loop: bool) -> None:
         """Stand at the first row.

@@ -45,7 +45,7 @@ class Simulator:
     def resume(self, last: Mapping[str, float], position: str) -> None:
         """See `PriceSource.resume`. Symbols without a last price open at their listed price with the next batch."""
         self._made = count_at(position, self._name)
-        self._random = random.Random(self.position)  # noqa: S311 - prices, not secrets
+        self._random = random.Random(self.position)
         self._exact = {symbol: last.get(symbol, each.price) for symbol, each in self._instruments.items()}
         self._shown = {symbol: last[symbol] for symbol in self._instruments if symbol in last}
         self._round: list[str] = []
