@@ -87,6 +87,18 @@ def error_data(error: FanfareError) -> dict[str, Any]:
     return data
 
 
+REFUSAL_CODE: dict[str, CloseCode] = {
+    "rate_limited": CloseCode.RATE_LIMITED,
+    "unavailable": CloseCode.RESTART,
+    "outcome_unknown": CloseCode.RESTART,
+}
+
+
+def refusal_code(error: FanfareError) -> CloseCode:
+    """Return the close code for a connection that cannot begin because of `error`: a room refused, an edge full."""
+    return CLOSE_CODE.get(error.code) or REFUSAL_CODE.get(error.code, CloseCode.FORBIDDEN)
+
+
 def close_code(error: FanfareError) -> CloseCode | None:
     """Return the close code of an error that ends a WebSocket; None if the connection stays."""
     return CLOSE_CODE.get(error.code)

@@ -1,0 +1,1 @@
+"""Chat over WebSocket: rooms, messages stored before they are acked, typing, presence, history by HTTP."""

@@ -1,0 +1,115 @@
+"""Wires the chat service together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.chat.messages import Messages, encode_message
+from services.chat.parts import ChatParts, State
+from services.chat.rooms import RoomRecord, Rooms
+from services.chat.routes import http_router, socket_router
+from services.chat.session import ChatSession
+from services.chat.settings import ChatSettings
+from services.chat.throttle import MessageThrottle
+from services.chat.typing import Typing
+from shared.clock import now_ms
+from shared.contracts import subjects
+from shared.edge.event import make_event
+from shared.edge.hub import Hub
+from shared.edge.presence import OnChange, Presence
+from shared.edge.sessions import SessionLimits, Sessions
+from shared.edge.topic import Topic
+from shared.runtime.app import build_app
+from shared.runtime.edge import Edge, open_edge
+from shared.runtime.lifecycle import Lifecycle
+from shared.telemetry.metrics import Metrics
+
+
+def create_app(
+    settings: ChatSettings, *, lifecycle: Lifecycle | None = None, metrics: Metrics | None = None
+) -> FastAPI:
+    """Return the chat's app; it connects when its lifespan begins."""
+    lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            edge = await stack.enter_async_context(open_edge("chat", settings, lifecycle, metrics))
+            yield {"chat": await _make_parts(settings, edge, metrics, stack)}
+
+    return build_app(
+        "chat",
+        lifespan=lifespan,
+        routers=[socket_router(), http_router()],
+        settings=settings,
+        lifecycle=lifecycle,
+        metrics=metrics,
+    )
+
+
+async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stack: AsyncExitStack) -> ChatParts:
+    hub = Hub(
+        edge.broker,
+        encoders={subjects.CHAT: encode_message},
+        deadletters=edge.deadletters,
+        metrics=metrics,
+        on_resync=_resync,
+    )
+    caps = (
+        SessionLimits(settings.max_sockets_per_user, settings.max_sockets) if settings.limited else SessionLimits(0, 0)
+    )
+    sessions = Sessions(caps, metrics, "websocket")
+    presence = Presence(edge.broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
+    rooms = Rooms(edge.broker, on_private=lambda record: _evict(hub, record))
+    typing = Typing(edge.broker, hub, edge.wheel, metrics)
+    for part in (hub, presence, rooms):
+        stack.push_async_callback(part.close)
+        await part.start()
+    await typing.start()
+    edge.end_sessions_of(sessions)
+    throttle = MessageThrottle(
+        edge.broker, limit=settings.message_limit, window_s=settings.message_window_s, metrics=metrics
+    )
+    return ChatParts(
+        settings=settings,
+        authenticator=edge.authenticator,
+        hub=hub,
+        messages=Messages(edge.broker, hub, metrics),
+        presence=presence,
+        rooms=rooms,
+        sessions=sessions,
+        throttle=throttle if settings.limited else None,
+        typing=typing,
+        wheel=edge.wheel,
+    )
+
+
+def _announcer(hub: Hub) -> OnChange:
+    """Return what tells a room's clients here that somebody came or went."""
+
+    def announce(room: str, user: str, name: str, online: bool) -> None:
+        status = "online" if online else "offline"
+        data = {"room": room, "userId": user, "username": name, "status": status, "timestamp": now_ms()}
+        event = make_event("presence_update", data)
+        for listener in hub.listeners(subjects.chat_message(room)):
+            listener.deliver(event)
+
+    return announce
+
+
+def _resync(topic: Topic) -> None:
+    """A room's stream was made anew: every client of the room starts over."""
+    room = subjects.tokens_after(topic.subject, 2)[0]
+    for listener in list(topic.listeners):
+        if isinstance(listener, ChatSession):
+            listener.resync(room, "epoch_changed")
+
+
+def _evict(hub: Hub, record: RoomRecord) -> None:
+    """A private room has changed: take out whom it does not admit."""
+    for listener in hub.listeners(subjects.chat_message(record.room)):
+        if isinstance(listener, ChatSession) and not record.admits(listener.user_id):
+            listener.evict(record.room)

@@ -1,0 +1,147 @@
+"""Messages: stored before they are acked, once for each client id; read back as history."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from services.chat.content import clean
+from shared.auth.principal import Principal
+from shared.broker.port import Broker, Message
+from shared.clock import now_ms
+from shared.contracts import subjects
+from shared.contracts.cursor import Position
+from shared.contracts.events import ChatMessage
+from shared.contracts.ids import new_id
+from shared.edge.event import Event, splice
+from shared.edge.hub import Hub
+from shared.errors import BadInput
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import span, trace_headers
+
+MAX_HISTORY_PAGE = 200
+FIRST_LOOK_BACK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The receipt for a stored message."""
+
+    id: str
+    room: str
+    position: Position
+    duplicate: bool
+    client_id: str | None
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the `data` of the `ack` frame, which is also the HTTP answer."""
+        data = {
+            "id": self.id,
+            "room": self.room,
+            "seq": self.position.seq,
+            "cursor": str(self.position),
+            "duplicate": self.duplicate,
+        }
+        return data | ({"clientId": self.client_id} if self.client_id else {})
+
+
+class Messages:
+    """Stores and reads the messages of all rooms."""
+
+    def __init__(self, broker: Broker, hub: Hub, metrics: Metrics) -> None:
+        self._broker, self._hub = broker, hub
+        self._stored = metrics.counter("chat_messages_stored", "Messages stored", ["duplicate"])
+
+    async def send(self, sender: Principal, room: str, content: str, client_id: str | None) -> Sent:
+        """Store a message; it reaches every edge, this one too, through the broker alone.
+
+        Raises:
+            BadInput: there is no text left to send.
+            OutcomeUnknown: it may have been stored; send it again with the same client id.
+        """
+        message = ChatMessage(
+            id=message_id(sender.user_id, room, client_id),
+            room=room,
+            user_id=sender.user_id,
+            username=sender.username[:128],
+            content=clean(content),
+            timestamp=now_ms(),
+            client_id=client_id,
+        )
+        with span("chat.send"):
+            stored = await self._broker.append(
+                subjects.chat_message(room), message.to_json(), msg_id=message.id, headers=trace_headers()
+            )
+        self._stored.labels("yes" if stored.duplicate else "no").inc()
+        position = Position(await self._hub.epoch(subjects.CHAT), stored.seq)
+        return Sent(message.id, room, position, stored.duplicate, client_id)
+
+    async def history(self, room: str, *, before: int | None, after: int | None, limit: int) -> dict[str, Any]:
+        """Return a page of a room's messages, oldest first: after a sequence, or the last ones before one.
+
+        `more` says whether there are others in the direction of reading; `cursor` is where a live reader goes on.
+        """
+        epoch = await self._hub.epoch(subjects.CHAT)
+        if after is not None:
+            page = await self._broker.read_after(subjects.CHAT, subjects.chat_message(room), after, limit=limit)
+            messages, more = page.messages, page.more
+            end = messages[-1].seq if messages else after
+        else:
+            last = await self._broker.last_seq(subjects.CHAT, subjects.chat_message(room))
+            end = last if before is None else min(before - 1, last)
+            messages, more = await self._before(room, end, limit)
+        return {
+            "messages": [from_json(encode_message(message, epoch).body) for message in messages],
+            "cursor": str(Position(epoch, end)),
+            "more": more,
+        }
+
+    async def _before(self, room: str, end: int, limit: int) -> tuple[list[Message], bool]:
+        """Return the last `limit` messages up to `end`. A stream reads forward only, so look back further each time."""
+        first = max(1, (await self._broker.state(subjects.CHAT)).first_seq)
+        look_back = max(FIRST_LOOK_BACK, 2 * limit)
+        while True:
+            start = max(first - 1, end - look_back)
+            found = await self._between(room, start, end)
+            if len(found) > limit or start <= first - 1:
+                return found[-limit:], len(found) > limit
+            look_back *= 8
+
+    async def _between(self, room: str, start: int, end: int) -> list[Message]:
+        found: list[Message] = []
+        while start < end:
+            page = await self._broker.read_after(subjects.CHAT, subjects.chat_message(room), start, limit=500)
+            found += [message for message in page.messages if message.seq <= end]
+            if not page.messages or not page.more:
+                break
+            start = page.messages[-1].seq
+        return found
+
+
+def message_id(user: str, room: str, client_id: str | None) -> str:
+    """Return the id of a message, which is also what the broker knows repetitions by.
+
+    It is built from who sends, where and the client's id: a repetition gets the same id at any edge, and no client can
+    claim another's, nor one in another room (the broker's ids are unique in the stream, not in the room).
+    """
+    if client_id is None:
+        return new_id("m_")
+    return "m_" + hashlib.sha256(f"{user}\n{room}\n{client_id}".encode()).hexdigest()[:32]
+
+
+def encode_message(message: Message, epoch: str) -> Event:
+    """Validate a stored message and encode it once, its place in the stream included.
+
+    Raises:
+        BadInput: its payload is not a chat message of this room.
+    """
+    try:
+        payload = ChatMessage.model_validate_json(message.data)
+    except ValidationError as error:
+        raise BadInput(f"not a chat message: {error.errors(include_input=False)[0]['msg']}") from None
+    body = splice(payload.to_json(), seq=message.seq, cursor=f"{epoch}:{message.seq}")
+    return Event("chat_message", body)

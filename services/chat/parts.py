@@ -1,0 +1,39 @@
+"""What the sessions and routes of the chat stand on, made once for each app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from services.chat.messages import Messages
+from services.chat.rooms import Rooms
+from services.chat.settings import ChatSettings
+from services.chat.throttle import MessageThrottle
+from services.chat.typing import Typing
+from shared.auth.authenticator import Authenticator
+from shared.edge.hub import Hub
+from shared.edge.presence import Presence
+from shared.edge.sessions import Sessions
+from shared.edge.timers import Wheel
+
+
+@dataclass(frozen=True, slots=True)
+class ChatParts:
+    """The nouns of the service."""
+
+    settings: ChatSettings
+    authenticator: Authenticator
+    hub: Hub
+    messages: Messages
+    presence: Presence
+    rooms: Rooms
+    sessions: Sessions
+    throttle: MessageThrottle | None
+    typing: Typing
+    wheel: Wheel
+
+
+class State(TypedDict):
+    """The lifespan state: what `request.state` offers."""
+
+    chat: ChatParts

@@ -1,0 +1,177 @@
+"""The chat's endpoints: the WebSocket, and the same over HTTP for when there is none."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import Field
+from starlette.websockets import WebSocket
+
+from services.chat.messages import MAX_HISTORY_PAGE
+from services.chat.parts import ChatParts
+from services.chat.protocol import pair_cursors
+from services.chat.session import ChatSession
+from shared.auth.credentials import find_credential
+from shared.auth.principal import Principal
+from shared.contracts.claims import Scope
+from shared.contracts.cursor import Position
+from shared.contracts.events import Payload
+from shared.contracts.frames import SendMessage
+from shared.contracts.ids import Id
+from shared.contracts.subjects import CHAT
+from shared.edge.connection import AsgiWebSocket
+from shared.edge.overflow import OverflowLimits
+from shared.errors import BadInput, FanfareError
+
+
+def socket_router() -> APIRouter:
+    """Return `WS /ws/chat?room=a&cursor=…&room=b&cursor=…`."""
+    router = APIRouter()
+
+    @router.websocket("/ws/chat")
+    async def chat_socket(websocket: WebSocket) -> None:
+        """Accept first: a refusal before that reaches a browser as 1006, without its reason."""
+        parts: ChatParts = websocket.state.chat
+        await websocket.accept()
+        connection = AsgiWebSocket(websocket, OverflowLimits(lossless_bytes=parts.settings.backlog_bytes))
+        session = ChatSession(parts, connection)
+        try:
+            await connection.run(begin(session, websocket), session.receive)
+        finally:
+            await session.close()
+
+    return router
+
+
+async def begin(session: ChatSession, websocket: WebSocket) -> None:
+    """Check origin, rooms and credential in this order; without a credential the first frame must bring one."""
+    parts: ChatParts = websocket.state.chat
+    try:
+        has_credential = find_credential(websocket.scope) is not None
+        parts.authenticator.check_origin(websocket.scope, find_credential(websocket.scope))
+        wanted = _wanted_rooms(websocket, parts)
+        principal = await parts.authenticator.request(websocket.scope) if has_credential else None
+    except FanfareError as error:
+        session.refuse(error)
+        return
+    await session.open(principal, wanted)
+
+
+def _wanted_rooms(websocket: WebSocket, parts: ChatParts) -> dict[str, str | None]:
+    return pair_cursors(
+        websocket.query_params.getlist("room"),
+        websocket.query_params.getlist("cursor"),
+        default_room=parts.settings.default_room,
+        limit=parts.settings.max_rooms_per_socket,
+    )
+
+
+# -- HTTP -------------------------------------------------------------------------------------------------------------
+
+
+class NewRoom(Payload):
+    """A room to make."""
+
+    room: Id
+    title: Annotated[str, Field(max_length=128)] = ""
+    private: bool = False
+    members: Annotated[list[Id], Field(max_length=500)] = []
+
+
+class Member(Payload):
+    """A member to add or remove; without `userId` the caller means themself."""
+
+    user_id: Id | None = None
+
+
+def chat_parts(request: Request) -> ChatParts:
+    """Return what this service stands on."""
+    parts: ChatParts = request.state.chat
+    return parts
+
+
+async def chatting(request: Request) -> Principal:
+    """Return who asks, if they may chat."""
+    principal = await chat_parts(request).authenticator.request(request.scope)
+    principal.require(Scope.CHAT)
+    return principal
+
+
+Parts = Annotated[ChatParts, Depends(chat_parts)]
+User = Annotated[Principal, Depends(chatting)]
+
+
+def http_router() -> APIRouter:
+    """Return the HTTP calls under `/api/chat`."""
+    router = APIRouter(prefix="/api/chat", tags=["chat"])
+
+    @router.post("/messages", status_code=201)
+    async def send_message(message: SendMessage, parts: Parts, user: User) -> dict[str, Any]:
+        """Store a message while the WebSocket is down; the same limit and the same ids as there."""
+        room = message.room or parts.settings.default_room
+        await parts.rooms.admit(user, room)
+        if parts.throttle is not None:
+            await parts.throttle.admit(user.user_id)
+        return (await parts.messages.send(user, room, message.content, message.client_id)).to_data()
+
+    @router.get("/rooms")
+    async def list_rooms(parts: Parts, user: User) -> dict[str, Any]:
+        """List the rooms that were made and that the caller may enter."""
+        return {"rooms": await parts.rooms.visible(user), "default": parts.settings.default_room}
+
+    @router.post("/rooms", status_code=201)
+    async def make_room(new: NewRoom, parts: Parts, user: User) -> dict[str, Any]:
+        """Make a room; a private one admits its owner and members only."""
+        record = await parts.rooms.create(user, new.room, title=new.title, private=new.private, members=new.members)
+        return record.model_dump(by_alias=True)
+
+    @router.post("/rooms/{room}/join")
+    async def join_room(room: Id, member: Member, parts: Parts, user: User) -> dict[str, Any]:
+        """Add a member to a private room (its owner only)."""
+        record = await parts.rooms.set_member(user, room, member.user_id or user.user_id, member=True)
+        return record.model_dump(by_alias=True)
+
+    @router.post("/rooms/{room}/leave")
+    async def leave_room(room: Id, member: Member, parts: Parts, user: User) -> dict[str, Any]:
+        """Remove a member from a private room; their open connections leave it on every edge."""
+        record = await parts.rooms.set_member(user, room, member.user_id or user.user_id, member=False)
+        return record.model_dump(by_alias=True)
+
+    @router.get("/rooms/{room}/members")
+    @router.get("/rooms/{room}/presence")
+    async def presence(room: Id, parts: Parts, user: User) -> dict[str, Any]:
+        """Say who is online in a room, over all edges."""
+        await parts.rooms.admit(user, room)
+        members = await parts.presence.members(room)
+        return {"room": room, "online": [{"userId": member, "username": members[member]} for member in sorted(members)]}
+
+    @router.get("/rooms/{room}/messages")
+    async def history(
+        room: Id,
+        parts: Parts,
+        user: User,
+        before: Annotated[str | None, Query(max_length=64)] = None,
+        after: Annotated[str | None, Query(max_length=64)] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_HISTORY_PAGE)] = 50,
+    ) -> dict[str, Any]:
+        """Return a page of messages, oldest first; `before` and `after` take a cursor or a sequence."""
+        await parts.rooms.admit(user, room)
+        epoch = await parts.hub.epoch(CHAT)
+        return await parts.messages.history(room, before=_place(before, epoch), after=_place(after, epoch), limit=limit)
+
+    return router
+
+
+def _place(text: str | None, epoch: str) -> int | None:
+    """Return the sequence that a cursor or a number names.
+
+    Raises:
+        BadInput: it is neither, or of another life of the stream: load the newest page instead.
+    """
+    if text is None:
+        return None
+    position = Position(epoch, int(text)) if text.isascii() and text.isdigit() else Position.parse(text)
+    if position.epoch != epoch:
+        raise BadInput("this cursor is of an earlier life of the stream; load without it")
+    return min(position.seq, 2**63 - 1)

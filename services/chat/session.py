@@ -1,0 +1,267 @@
+"""One client's session: performs what the protocol says, over whatever connection carries it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import to_json
+
+from services.chat import protocol
+from services.chat.parts import ChatParts
+from services.chat.protocol import ChatProtocol
+from services.chat.typing import MAX_PER_S
+from shared.auth.principal import Principal
+from shared.clock import now_ms, now_s
+from shared.contracts import subjects
+from shared.contracts.claims import Scope
+from shared.contracts.close_codes import CloseCode
+from shared.contracts.cursor import Position
+from shared.contracts.frames import frame_id
+from shared.contracts.ids import new_id
+from shared.contracts.wire_errors import close_code, error_data, refusal_code
+from shared.edge.connection import Connection
+from shared.edge.event import Event, make_event
+from shared.edge.replay import Gap
+from shared.edge.timers import Timer
+from shared.errors import BadInput, FanfareError, RateLimited, TokenExpired, Unauthorized
+from shared.limits import TokenBucket
+from shared.telemetry.logs import get_logger
+
+
+class ChatSession:
+    """From `connected` to the close. It listens to its rooms' topics itself, so that it can be told apart there.
+
+    Attributes:
+        name: `<edge>.<id>`, what the client is told.
+        rooms: what it follows, in the order of joining.
+    """
+
+    def __init__(self, parts: ChatParts, connection: Connection) -> None:
+        self._parts, self._connection = parts, connection
+        self._wanted: dict[str, str | None] = {}
+        self._protocol = ChatProtocol(room=parts.settings.default_room)
+        self._typing_bucket = TokenBucket(rate_per_s=MAX_PER_S, burst=MAX_PER_S)
+        self._refused_messages = 0
+        self._timers: list[Timer] = []
+        self._log = get_logger()
+        self.name = f"{parts.settings.instance}.{new_id()[:16]}"
+        self.rooms: dict[str, None] = {}
+        self.principal: Principal
+
+    # -- what the connection calls ------------------------------------------------------------------------------------
+
+    async def open(self, principal: Principal | None, wanted: dict[str, str | None]) -> None:
+        """Begin: with the principal that the handshake gave, or by waiting for the first frame.
+
+        Args:
+            wanted: the rooms to follow, each with the cursor to resume from; the first is where frames go that name none.
+        """
+        self._wanted, self._protocol.room = wanted, next(iter(wanted))
+        if principal is None:
+            deadline_s = self._parts.settings.auth_deadline_s
+            self._later(deadline_s, lambda: self.end(Unauthorized(f"no auth frame within {deadline_s:g} s")))
+        else:
+            await self._try_welcome(principal)
+
+    async def receive(self, raw: str | bytes) -> None:
+        """Perform one frame; what is wrong with it is answered, and closes the connection only if it must."""
+        given_id = None
+        try:
+            action, given_id = self._protocol.receive(raw)
+            await self._perform(action, given_id)
+        except RateLimited as error:
+            self._refuse_message(error, given_id)
+        except FanfareError as error:
+            self.end(error, given_id or frame_id(raw))
+
+    async def close(self) -> None:
+        """The connection is gone: leave every room."""
+        self._cancel_timers()
+        if self._protocol.authenticated:
+            self._parts.sessions.remove(self)
+            for room in list(self.rooms):
+                self._depart(room)
+
+    # -- what hub and sessions call -----------------------------------------------------------------------------------
+
+    @property
+    def user_id(self) -> str:
+        """Whose session it is."""
+        return self.principal.user_id
+
+    def deliver(self, event: Event) -> None:
+        """Hand an event to the client."""
+        self._connection.deliver(event)
+
+    async def writable(self) -> None:
+        """Return when a replay may go on."""
+        await self._connection.writable()
+
+    def end(self, error: FanfareError, given_id: str | None = None) -> None:
+        """Tell the client what is wrong; close if that error ends a connection."""
+        self._connection.deliver(_frame("error", error_data(error), given_id))
+        code = close_code(error)
+        if code is not None:
+            self._connection.close(code, error.message[:100])
+
+    def refuse(self, error: FanfareError) -> None:
+        """Tell the client why this connection cannot begin, and close it."""
+        self._connection.deliver(make_event("error", error_data(error)))
+        self._connection.close(refusal_code(error), error.message[:100])
+
+    def ask_to_leave(self, after_ms: int) -> None:
+        """Tell the client to come back elsewhere, and close; its rooms' cursors are in what it received."""
+        self._connection.deliver(make_event("reconnect", {"afterMs": after_ms}))
+        self._connection.close(CloseCode.RESTART, "this edge is stopping")
+
+    def evict(self, room: str) -> None:
+        """Take the client out of a room that does not admit it any more."""
+        self._depart(room)
+        self.deliver(make_event("left", {"room": room, "reason": "not a member"}))
+
+    def resync(self, room: str, reason: str) -> None:
+        """Tell the client that its place in a room means nothing any more."""
+        self.deliver(make_event("resync", {"room": room, "reason": reason}))
+
+    # -- the actions --------------------------------------------------------------------------------------------------
+
+    async def _perform(self, action: protocol.Action, given_id: str | None) -> None:
+        match action:
+            case protocol.Store(room=room, content=content, client_id=client_id):
+                await self._store(room, content, client_id, given_id)
+            case protocol.ShowTyping(room=room, is_typing=is_typing):
+                if room in self.rooms:
+                    await self._parts.typing.show(self.principal, room, is_typing=is_typing, bucket=self._typing_bucket)
+            case protocol.Follow(room=room, cursor=cursor):
+                await self._follow(room, cursor, given_id)
+            case protocol.Unfollow(room=room):
+                self._depart(room)
+                self.deliver(_frame("left", {"room": room}, given_id))
+            case protocol.Pong():
+                self.deliver(_frame("pong", {"timestamp": now_ms()}, given_id))
+            case protocol.Authenticate(token=token):
+                await self._authenticate(token)
+
+    async def _authenticate(self, token: str) -> None:
+        principal = await self._parts.authenticator.token(token)
+        if not self._protocol.authenticated:
+            await self._try_welcome(principal)
+            return
+        if principal.user_id != self.principal.user_id:
+            raise Unauthorized("a connection cannot change its user")
+        self.principal = principal
+        self._watch_expiry()
+        self.deliver(make_event("renewed", {"expiresAt": principal.expires_at_s * 1000}))
+
+    async def _store(self, room: str, content: str, client_id: str | None, given_id: str | None) -> None:
+        await self._parts.rooms.admit(self.principal, room)
+        if self._parts.throttle is not None:
+            await self._parts.throttle.admit(self.principal.user_id)
+        sent = await self._parts.messages.send(self.principal, room, content, client_id)
+        self.deliver(_frame("ack", sent.to_data(), given_id))
+
+    async def _follow(self, room: str, cursor: str | None, given_id: str | None) -> None:
+        if room not in self.rooms and len(self.rooms) >= self._parts.settings.max_rooms_per_socket:
+            raise BadInput(f"a connection follows at most {self._parts.settings.max_rooms_per_socket} rooms")
+        start, data = await self._enter(room, cursor)
+        self.deliver(_frame("joined", data, given_id))
+        await self._attach(room, start)
+
+    # -- rooms --------------------------------------------------------------------------------------------------------
+
+    async def _try_welcome(self, principal: Principal) -> None:
+        try:
+            await self._welcome(principal)
+        except FanfareError as error:
+            self.refuse(error)
+
+    async def _welcome(self, principal: Principal) -> None:
+        """Register first, then tell: whoever can be heard of can also be ended."""
+        principal.require(Scope.CHAT)
+        self.principal = principal
+        self._cancel_timers()
+        self._parts.sessions.add(self)
+        self._protocol.authenticated = True
+        self._watch_expiry()
+        entered = {room: await self._enter(room, cursor) for room, cursor in self._wanted.items()}
+        self.deliver(make_event("connected", self._greeting([data for _, data in entered.values()])))
+        for room, (start, _) in entered.items():
+            await self._attach(room, start)
+
+    def _greeting(self, rooms: list[dict[str, Any]]) -> dict[str, Any]:
+        settings = self._parts.settings
+        return {
+            "userId": self.principal.user_id,
+            "username": self.principal.username,
+            "session": self.name,
+            "cursor": rooms[0]["cursor"],
+            "rooms": rooms,
+            "heartbeatMs": int(settings.heartbeat_s * 1000),
+            "limits": {
+                "messages": settings.message_limit if settings.limited else 0,
+                "windowMs": settings.message_window_s * 1000,
+                "rooms": settings.max_rooms_per_socket,
+            },
+            "timestamp": now_ms(),
+        }
+
+    async def _enter(self, room: str, cursor: str | None) -> tuple[Position, dict[str, Any]]:
+        """Admit to a room and say where reading starts: at the client's cursor, or now."""
+        await self._parts.rooms.admit(self.principal, room)
+        here = await self._parts.hub.position(subjects.CHAT, subjects.chat_message(room))
+        start = Position.parse(cursor) if cursor else here
+        if room not in self.rooms:
+            self.rooms[room] = None
+            members = await self._parts.presence.join(room, self.user_id, self.principal.username)
+        else:
+            members = list(await self._parts.presence.members(room))
+        return start, {"room": room, "cursor": str(start), "members": members}
+
+    async def _attach(self, room: str, start: Position) -> None:
+        gap = await self._parts.hub.attach(subjects.CHAT, subjects.chat_message(room), self, start)
+        if room not in self.rooms or self._connection.closing:
+            self._parts.hub.detach(subjects.chat_message(room), self)
+        elif gap is not None:
+            self._announce(room, gap)
+
+    def _announce(self, room: str, gap: Gap) -> None:
+        if gap.starts_over:
+            self.resync(room, gap.reason)
+        else:
+            self.deliver(make_event("gap", {"room": room, "from": gap.start, "to": gap.end, "reason": gap.reason}))
+
+    def _depart(self, room: str) -> None:
+        if room in self.rooms:
+            del self.rooms[room]
+            self._parts.hub.detach(subjects.chat_message(room), self)
+            self._parts.presence.leave(room, self.user_id)
+
+    # -- time and limits ----------------------------------------------------------------------------------------------
+
+    def _watch_expiry(self) -> None:
+        self._cancel_timers()
+        left_s = self.principal.expires_at_s - now_s()
+        warning_s = self._parts.settings.expiry_warning_s
+        warning = make_event("token_expiring", {"inMs": int(min(left_s, warning_s) * 1000)})
+        self._later(max(0.0, left_s - warning_s), lambda: self.deliver(warning))
+        self._later(left_s, lambda: self.end(TokenExpired("the token has expired: renew it and reconnect")))
+
+    def _refuse_message(self, error: RateLimited, given_id: str | None) -> None:
+        self.end(error, given_id)
+        self._refused_messages += 1
+        if self._refused_messages >= self._parts.settings.refused_before_close or not self._protocol.authenticated:
+            self._connection.close(CloseCode.RATE_LIMITED, error.message)
+
+    def _later(self, delay_s: float, callback: Any) -> None:
+        self._timers.append(self._parts.wheel.after(delay_s, callback))
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+
+def _frame(type_: str, data: dict[str, Any], given_id: str | None) -> Event:
+    """Return a frame that answers one of the client's, with the id that it gave."""
+    event = make_event(type_, data)
+    return event if given_id is None else event.answering(to_json(given_id))

@@ -1,0 +1,37 @@
+"""Settings of the chat service; the variable is the field's name in capitals."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from shared.contracts.ids import Id
+from shared.runtime.settings import ServiceSettings
+
+
+class ChatSettings(ServiceSettings):
+    """What an edge of the chat allows.
+
+    Attributes:
+        default_room: DEFAULT_ROOM. Where a client is that names no room.
+        auth_deadline_s: a WebSocket that came without a credential must send one within this.
+        heartbeat_s: a client that heard nothing for 2.5 times this should reconnect.
+        message_limit, message_window_s: messages of one user in a window of time, over all edges.
+        refused_before_close: messages refused by the limit on one connection before it is closed with 4029.
+        max_rooms_per_socket: rooms that one WebSocket may follow.
+        max_sockets_per_user, max_sockets: connections to this process; 0 for no cap.
+        backlog_bytes: what a slow client may have waiting before it is closed with 4080.
+        expiry_warning_s: how long before its token expires a client is warned.
+    """
+
+    port: int = Field(8082, ge=0, le=65535)
+    default_room: Id = "general"
+    auth_deadline_s: float = Field(5.0, gt=0)
+    heartbeat_s: float = Field(25.0, gt=0)
+    message_limit: int = Field(100, ge=1)
+    message_window_s: int = Field(60, ge=1)
+    refused_before_close: int = Field(50, ge=1)
+    max_rooms_per_socket: int = Field(50, ge=1)
+    max_sockets_per_user: int = Field(20, ge=0)
+    max_sockets: int = Field(19_000, ge=0)
+    backlog_bytes: int = Field(1 << 20, ge=64 * 1024)
+    expiry_warning_s: float = Field(30.0, ge=0)

@@ -1,0 +1,100 @@
+"""A client's connection as a session sees it, and the portable one over ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from shared.contracts.close_codes import CloseCode
+from shared.edge.event import Event
+from shared.edge.outbox import Outbox
+from shared.edge.overflow import OverflowLimits
+
+CLOSE_TIMEOUT_S = 2.0
+
+OnFrame = Callable[[str | bytes], Awaitable[None]]
+
+
+class Connection(Protocol):
+    """What a session may do with its client."""
+
+    def deliver(self, event: Event) -> None:
+        """Write an event, keep it or drop it by its class of back-pressure; never block, never raise."""
+
+    async def writable(self) -> None:
+        """Return when most of what was delivered has been taken."""
+
+    def close(self, code: CloseCode, reason: str = "") -> None:
+        """Send what waits, then close; further events are dropped."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether a close is under way."""
+
+
+class AsgiWebSocket:
+    """A WebSocket over plain ASGI: any server, any test client; one outbox, one task that empties it."""
+
+    def __init__(self, websocket: WebSocket, limits: OverflowLimits) -> None:
+        self._websocket = websocket
+        self._outbox = Outbox(limits)
+        self._closing = asyncio.Event()
+        self._code, self._reason = CloseCode.NORMAL, ""
+
+    @property
+    def closing(self) -> bool:
+        """Whether a close is under way."""
+        return self._closing.is_set()
+
+    def deliver(self, event: Event) -> None:
+        """Queue an event; a client too slow for its backlog is closed, and resumes with its cursor."""
+        self._outbox.deliver(event)
+        if self._outbox.overflowed and not self.closing:
+            self.close(CloseCode.TOO_SLOW, "too slow: reconnect with your cursor")
+
+    async def writable(self) -> None:
+        """Return when most of what was delivered has been sent."""
+        await self._outbox.writable()
+
+    def close(self, code: CloseCode, reason: str = "") -> None:
+        """Send what waits, then close; the first call's code counts."""
+        if not self.closing:
+            self._code, self._reason = code, reason
+            self._closing.set()
+            self._outbox.close()
+
+    async def run(self, begin: Awaitable[None], on_frame: OnFrame) -> None:
+        """Begin, then serve until either side closes. Frames are handled one by one: a flood waits for itself."""
+        loop = asyncio.get_running_loop()
+        reader = loop.create_task(self._read(begin, on_frame), name="socket-read")
+        writer = loop.create_task(self._write(), name="socket-write")
+        closing = loop.create_task(self._closing.wait(), name="socket-closing")
+        try:
+            await asyncio.wait({reader, writer, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done():
+                await asyncio.wait({writer, reader}, timeout=CLOSE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reader, writer, closing):
+                task.cancel()
+            results = await asyncio.gather(reader, writer, closing, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
+                raise result
+
+    async def _read(self, begin: Awaitable[None], on_frame: OnFrame) -> None:
+        await begin
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text")
+            await on_frame(text if text is not None else message["bytes"])
+
+    async def _write(self) -> None:
+        while events := await self._outbox.take():
+            for event in events:
+                await self._websocket.send_text(event.frame_text.decode())
+        await self._websocket.close(self._code, self._reason)

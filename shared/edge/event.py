@@ -1,0 +1,82 @@
+"""An event: one message, encoded once, whose bytes go to every listener of either transport."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from pydantic_core import to_json
+
+
+class Overflow(Enum):
+    """What a connection does with an event that it cannot write now.
+
+    LOSSLESS: keeps it, up to a bound in bytes; over it the connection is closed, and resumes with its cursor.
+    LATEST: keeps only the newest of each key.
+    DROP: forgets it, counts it, and tells the client how many.
+    """
+
+    LOSSLESS = "lossless"
+    LATEST = "latest"
+    DROP = "drop"
+
+
+class Event:
+    """One message on its way to clients.
+
+    Attributes:
+        type: the wire type, e.g. `chat_message`.
+        body: the JSON object of its data, compact, without a line break.
+        overflow: its class of back-pressure; `key` names the value that a newer one replaces (LATEST).
+        subject, seq: where it stands in its stream; empty and 0 for what was never stored.
+    """
+
+    __slots__ = ("_sse", "_ws", "body", "key", "overflow", "seq", "subject", "type")
+
+    def __init__(
+        self,
+        type_: str,
+        body: bytes,
+        *,
+        overflow: Overflow = Overflow.LOSSLESS,
+        key: str = "",
+        subject: str = "",
+        seq: int = 0,
+    ) -> None:
+        self.type, self.body, self.overflow, self.key = type_, body, overflow, key
+        self.subject, self.seq = subject, seq
+        self._ws: bytes | None = None
+        self._sse: bytes | None = None
+
+    @property
+    def frame_text(self) -> bytes:
+        """The text of a WebSocket frame: `{"type":…,"data":{…}}`."""
+        if self._ws is None:
+            self._ws = b'{"type":"%b","data":%b}' % (self.type.encode(), self.body)
+        return self._ws
+
+    def answering(self, frame_id: bytes) -> Event:
+        """Return this event as the answer to a client's frame; `frame_id` is JSON."""
+        self._ws = b'{"type":"%b","id":%b,"data":%b}' % (self.type.encode(), frame_id, self.body)
+        return self
+
+    @property
+    def sse_data(self) -> bytes:
+        """The `data:` line of an SSE event and its blank line: `{"type":…, …}`, flat, as the article's client reads."""
+        if self._sse is None:
+            comma = b"" if self.body == b"{}" else b","
+            self._sse = b'data: {"type":"%b"%b%b\r\n\r\n' % (self.type.encode(), comma, self.body[1:])
+        return self._sse
+
+
+def make_event(type_: str, data: dict[str, Any], *, overflow: Overflow = Overflow.LOSSLESS, key: str = "") -> Event:
+    """Return an event that the edge itself says: `data` with JSON names."""
+    return Event(type_, to_json(data), overflow=overflow, key=key)
+
+
+def splice(body: bytes, **fields: Any) -> bytes:
+    """Return the JSON object `body` with `fields` added at its end, without parsing it again."""
+    addition = to_json(fields)
+    if body == b"{}":
+        return addition
+    return body[:-1] + b"," + addition[1:]

@@ -1,0 +1,298 @@
+"""The hub: topics of this process, ref-counted interest, the fan-out, and the reading that closes gaps.
+
+The algorithm is ADR 0003. In short, for one subject:
+
+* open: subscribe to its live repeat, then ask the leader for its last sequence. What was stored before is behind the
+  cursor; what comes after arrives live or is found missing.
+* live: in order -> emit; a gap -> wait, and fill from the stream.
+* reconcile: every few seconds, and at once after a reconnect, compare quiet topics with the stream: a message whose
+  live repeat was lost and that nothing follows shows up in no chain.
+* attach: replay from the client's position, from the ring or the stream, to the cursor, and join without a seam.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.broker.port import Broker, Message, Page, Subscription
+from shared.clock import Clock, monotonic_s
+from shared.contracts import subjects
+from shared.contracts.cursor import Position
+from shared.edge.deadletters import DeadLetters
+from shared.edge.event import Event
+from shared.edge.listener import Listener
+from shared.edge.replay import Gap, Replayer
+from shared.edge.topic import Topic
+from shared.errors import BadInput, FanfareError
+from shared.tasks import TaskKeeper
+from shared.telemetry.logs import get_logger
+from shared.telemetry.metrics import Metrics
+
+FILL_PAGE = 200
+FILL_BACKOFF_S = (0.02, 0.05, 0.1, 0.25, 0.5)
+RECONCILE_EVERY_S = 2.0
+RECONCILE_GRACE_S = 0.2
+RECONCILE_PAGE = 500
+LINGER_S = 30.0
+
+Encoder = Callable[[Message, str], Event]
+"""Validates a stored message and encodes it once, given the epoch; raises BadInput for what must reach no client."""
+
+
+@dataclass(slots=True)
+class _Interest:
+    """A topic and the live subscription that feeds it."""
+
+    topic: Topic
+    subscription: Subscription
+
+
+class Hub:
+    """Delivers stored subjects to listeners: each message once, in order, or its loss announced.
+
+    Args:
+        encoders: for each stream, how its messages become events.
+        on_resync: called with a topic whose stream was made anew; its listeners must be told to start over.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        encoders: Mapping[str, Encoder],
+        deadletters: DeadLetters,
+        metrics: Metrics,
+        on_resync: Callable[[Topic], None],
+        clock: Clock = monotonic_s,
+    ) -> None:
+        self._broker, self._encoders, self._deadletters = broker, encoders, deadletters
+        self._on_resync, self._clock = on_resync, clock
+        self._interests: dict[str, _Interest] = {}
+        self._epochs: dict[str, str] = {}
+        self._opening: dict[str, asyncio.Future[Topic]] = {}
+        self._tasks = TaskKeeper()
+        self._replayer = Replayer(broker, metrics)
+        self._wake = asyncio.Event()
+        self._log = get_logger()
+        self._delivered = metrics.counter("deliveries", "Events handed to a listener", ["type"])
+        self._fills = metrics.counter("topic_fills", "Gaps filled from a stream", ["reason"])
+        self._topics_open = metrics.gauge("topics_open", "Subjects that this process is subscribed to")
+        self.reconciled_at_s = clock()
+
+    async def start(self) -> None:
+        """Begin to reconcile."""
+        self._broker.on_reconnect(self._wake.set)
+        self._tasks.spawn(self._reconcile_for_ever(), "hub-reconcile")
+
+    async def close(self) -> None:
+        """End all interest."""
+        await self._tasks.close()
+        for interest in self._interests.values():
+            await interest.subscription.close()
+        self._interests.clear()
+
+    # -- what sessions ask --------------------------------------------------------------------------------------------
+
+    async def position(self, stream: str, subject: str) -> Position:
+        """Return where a new reader of `subject` starts; the interest is held long enough to attach there."""
+        return (await self._open(stream, subject)).position
+
+    async def epoch(self, stream: str) -> str:
+        """Return the epoch of `stream`, as last seen: reconciling renews it."""
+        if stream not in self._epochs:
+            self._epochs[stream] = (await self._broker.state(stream)).epoch
+        return self._epochs[stream]
+
+    async def attach(self, stream: str, subject: str, listener: Listener, after: Position) -> Gap | None:
+        """Deliver what came after `after`, then everything that comes.
+
+        Returns:
+            None if the replay was complete; else the gap that was announced by nobody yet: the caller tells its client.
+        """
+        topic = await self._open(stream, subject)
+        gap = await self._replayer.replay(topic, listener, after, self._encode)
+        topic.listeners[listener] = None
+        topic.idle_since_s = None
+        return gap
+
+    def detach(self, subject: str, listener: Listener) -> None:
+        """End a listener's interest; the subscription lingers, since clients come back."""
+        interest = self._interests.get(subject)
+        if interest is None:
+            return
+        interest.topic.listeners.pop(listener, None)
+        if not interest.topic.listeners:
+            interest.topic.idle_since_s = self._clock()
+
+    def listeners(self, subject: str) -> Sequence[Listener]:
+        """Return who listens to `subject` here."""
+        interest = self._interests.get(subject)
+        return list(interest.topic.listeners) if interest else []
+
+    # -- open ---------------------------------------------------------------------------------------------------------
+
+    async def _open(self, stream: str, subject: str) -> Topic:
+        if (interest := self._interests.get(subject)) is not None:
+            if interest.topic.idle_since_s is not None:
+                interest.topic.idle_since_s = self._clock()
+            return interest.topic
+        if (opening := self._opening.get(subject)) is None:
+            opening = self._opening[subject] = self._tasks.spawn(self._subscribe(stream, subject), f"open {subject}")
+            opening.add_done_callback(lambda _done: self._opening.pop(subject, None))
+        return await asyncio.shield(opening)
+
+    async def _subscribe(self, stream: str, subject: str) -> Topic:
+        """Subscribe first, read the target after: what is stored in between arrives live or leaves a visible gap."""
+        early: list[Message] = []
+        receive: Callable[[Message], object] = early.append
+
+        def handler(message: Message) -> None:
+            receive(message)
+
+        subscription = await self._broker.subscribe(subjects.live(subject), handler)
+        try:
+            state = await self._broker.state(stream)
+            last = await self._broker.last_seq(stream, subject)
+        except FanfareError:
+            await subscription.close()
+            raise
+        topic = Topic(stream, subject, Position(state.epoch, max(last, 0)))
+        topic.idle_since_s = self._clock()
+        self._interests[subject] = _Interest(topic, subscription)
+        self._topics_open.set(len(self._interests))
+
+        def live(message: Message) -> None:
+            self._receive(topic, message)
+
+        receive = live
+        for message in early:
+            live(message)
+        return topic
+
+    # -- live ---------------------------------------------------------------------------------------------------------
+
+    def _receive(self, topic: Topic, message: Message) -> None:
+        self._emit(topic, topic.receive(message))
+        if topic.needs_fill:
+            self._start_fill(topic, "gap")
+        if topic.suspect_epoch:
+            self._wake.set()
+
+    def _emit(self, topic: Topic, messages: list[Message]) -> None:
+        for message in messages:
+            event = self._encode(topic, message)
+            if event is None:
+                continue
+            topic.remember(event)
+            for listener in list(topic.listeners):
+                listener.deliver(event)
+            self._delivered.labels(event.type).inc(len(topic.listeners))
+
+    def _encode(self, topic: Topic, message: Message) -> Event | None:
+        """Return the event of a message, None if its payload is not valid: it goes to the dead letters instead."""
+        try:
+            event = self._encoders[topic.stream](message, topic.epoch)
+        except BadInput as error:
+            self._deadletters.send(topic.subject, message.data, str(error), key=f"{topic.epoch}-{message.seq}")
+            return None
+        event.subject, event.seq = topic.subject, message.seq
+        return event
+
+    # -- fill ---------------------------------------------------------------------------------------------------------
+
+    def _start_fill(self, topic: Topic, reason: str) -> None:
+        topic.filling = True
+        self._fills.labels(reason).inc()
+        self._tasks.spawn(self._fill(topic), f"fill {topic.subject}")
+
+    async def _fill(self, topic: Topic) -> None:
+        """Read what is missing until nothing waits; a replica that is behind is asked again, and then its leader."""
+        try:
+            for attempt in range(1_000_000):
+                page = await self._try_read(topic)
+                if page is not None:
+                    self._emit(topic, topic.fill(page))
+                    if not page.more and not topic.gap_remains:
+                        return
+                    if page.messages:
+                        continue
+                await asyncio.sleep(FILL_BACKOFF_S[min(attempt, len(FILL_BACKOFF_S) - 1)] * random.uniform(0.8, 1.2))
+        finally:
+            topic.filling = False
+
+    async def _try_read(self, topic: Topic) -> Page | None:
+        try:
+            return await self._broker.read_after(topic.stream, topic.subject, topic.seq, limit=FILL_PAGE)
+        except FanfareError as error:
+            self._log.warning("fill_failed", subject=topic.subject, reason=str(error))
+            return None
+
+    # -- reconcile ----------------------------------------------------------------------------------------------------
+
+    async def _reconcile_for_ever(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(RECONCILE_EVERY_S * random.uniform(0.75, 1.25)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            everything = self._wake.is_set()
+            self._wake.clear()
+            try:
+                await self._reconcile(everything=everything)
+                self.reconciled_at_s = self._clock()
+            except FanfareError as error:
+                self._log.warning("reconcile_failed", reason=str(error))
+                if everything:
+                    self._wake.set()
+                    await asyncio.sleep(FILL_BACKOFF_S[-1])
+
+    async def _reconcile(self, *, everything: bool) -> None:
+        await self._drop_idle()
+        await self._check_epochs()
+        topics = [interest.topic for interest in self._interests.values()]
+        quiet = [topic for topic in topics if everything or not topic.was_live]
+        for topic in topics:
+            topic.was_live = False
+        for start in range(0, len(quiet), RECONCILE_PAGE):
+            await self._compare(quiet[start : start + RECONCILE_PAGE])
+
+    async def _compare(self, page: list[Topic]) -> None:
+        by_stream: dict[str, dict[str, Topic]] = {}
+        for topic in page:
+            by_stream.setdefault(topic.stream, {})[topic.subject] = topic
+        for stream, topics in by_stream.items():
+            last = await self._broker.read_last(stream, list(topics))
+            behind = [topics[message.subject] for message in last if message.seq > topics[message.subject].seq]
+            if behind:
+                # What was stored this very moment is still on its way here: give it the time it takes.
+                seqs = {topic.subject: topic.seq for topic in behind}
+                await asyncio.sleep(RECONCILE_GRACE_S)
+                for topic in behind:
+                    if topic.seq == seqs[topic.subject] and not topic.filling:
+                        self._start_fill(topic, "reconcile")
+
+    async def _check_epochs(self) -> None:
+        """Restart every topic of a stream that was made anew; its old numbers mean nothing now."""
+        for stream in {*self._epochs, *(interest.topic.stream for interest in self._interests.values())}:
+            state = await self._broker.state(stream)
+            self._epochs[stream] = state.epoch
+            for interest in list(self._interests.values()):
+                topic = interest.topic
+                topic.suspect_epoch = topic.suspect_epoch and topic.stream != stream
+                if topic.stream == stream and topic.epoch != state.epoch:
+                    last = await self._broker.last_seq(stream, topic.subject)
+                    topic.restart(Position(state.epoch, last))
+                    self._on_resync(topic)
+
+    async def _drop_idle(self) -> None:
+        now = self._clock()
+        for subject, interest in list(self._interests.items()):
+            idle_since_s = interest.topic.idle_since_s
+            if idle_since_s is not None and now - idle_since_s > LINGER_S and not interest.topic.listeners:
+                del self._interests[subject]
+                await interest.subscription.close()
+        self._topics_open.set(len(self._interests))

@@ -1,0 +1,70 @@
+"""The three answers to a client that reads slower than it is written to (ADR 0007)."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from shared.edge.event import Event, Overflow, make_event
+
+
+@dataclass(frozen=True, slots=True)
+class OverflowLimits:
+    """Bounds of one connection's backlog.
+
+    Attributes:
+        lossless_bytes: over this the connection must be closed; it resumes with its cursor.
+        droppable_events: with this many events waiting, events of class DROP are not taken any more.
+        latest_keys: values of class LATEST kept, one for each key; a new key over it is dropped.
+    """
+
+    lossless_bytes: int = 1 << 20
+    droppable_events: int = 64
+    latest_keys: int = 5_000
+
+
+class Backlog:
+    """What one connection has yet to be sent. Pure: someone else writes.
+
+    Attributes:
+        pending_bytes: of the events of class LOSSLESS that wait.
+    """
+
+    __slots__ = ("_dropped", "_latest", "_limits", "_queue", "pending_bytes")
+
+    def __init__(self, limits: OverflowLimits) -> None:
+        self._limits = limits
+        self._queue: deque[Event] = deque()
+        self._latest: dict[str, Event] = {}
+        self._dropped: Counter[str] = Counter()
+        self.pending_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue or self._latest or self._dropped)
+
+    def put(self, event: Event) -> bool:
+        """Take an event by its class; False if the connection is over its bound and must be closed."""
+        if event.overflow is Overflow.LATEST:
+            self._put_latest(event)
+        elif event.overflow is Overflow.DROP and len(self._queue) >= self._limits.droppable_events:
+            self._dropped[event.type] += 1
+        else:
+            self._queue.append(event)
+            self.pending_bytes += len(event.body)
+        return self.pending_bytes <= self._limits.lossless_bytes
+
+    def take(self) -> list[Event]:
+        """Return all that waits, oldest first, then the latest values, then what was dropped; and forget it."""
+        events = [*self._queue, *self._latest.values()]
+        events += [make_event("dropped", {"kind": kind, "count": count}) for kind, count in self._dropped.items()]
+        self._queue.clear()
+        self._latest.clear()
+        self._dropped.clear()
+        self.pending_bytes = 0
+        return events
+
+    def _put_latest(self, event: Event) -> None:
+        if event.key in self._latest or len(self._latest) < self._limits.latest_keys:
+            self._latest[event.key] = event
+        else:
+            self._dropped[event.type] += 1

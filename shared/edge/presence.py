@@ -1,0 +1,239 @@
+"""Presence: who is in a room, over all edges, with a lease for each edge so that a crash leaves nobody behind.
+
+Each edge keeps one key for each room that it has users in (its roster), and one lease for itself.
+Who is online in a room is the union of the rosters whose edge holds a lease. Every edge computes it from the same
+keys, and tells its own clients the difference; nothing is announced that the keys do not say. When a lease lapses,
+its rosters count no more, which makes exactly one `offline` for each user whom no other edge has (ADR 0008).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from pydantic_core import from_json, to_json
+
+from shared.broker.port import Broker, Message
+from shared.clock import Clock, monotonic_s
+from shared.contracts import subjects
+from shared.edge.timers import Wheel
+from shared.errors import FanfareError
+from shared.tasks import TaskKeeper
+from shared.telemetry.logs import get_logger
+
+LEASE_TTL_S = 15
+LEASE_RENEW_S = 5.0
+FLUSH_S = 0.1
+FLUSH_BATCH = 64
+GRACE_S = 1.0
+ROSTER_TTL_S = 24 * 3600
+RECONCILE_EVERY_S = 10.0
+MAX_ROSTER_USERS = 1_000
+EDGE_LEASE = "edge"
+
+OnChange = Callable[[str, str, str, bool], None]
+"""Called with room, user, user's name, and whether they are online now."""
+
+
+class Presence:
+    """The rooms that this edge has users in, and who else is there.
+
+    A user who leaves is kept for GRACE_S, so that a reload or a change of edge is no leave. A roster names at most
+    MAX_ROSTER_USERS users: rooms larger than that are audiences, whose members are counted but not listed.
+    """
+
+    def __init__(
+        self, broker: Broker, edge: str, *, wheel: Wheel, on_change: OnChange, clock: Clock = monotonic_s
+    ) -> None:
+        self._broker, self._edge, self._wheel = broker, edge, wheel
+        self._on_change, self._clock = on_change, clock
+        self._here: dict[str, Counter[str]] = {}
+        self._names: dict[str, str] = {}
+        self._rosters: dict[str, dict[str, dict[str, str]]] = {}
+        self._online: dict[str, dict[str, str]] = {}
+        self._leases: set[str] = {edge}
+        self._renewed_at_s = 0.0
+        self._dirty: set[str] = set()
+        self._flush = asyncio.Event()
+        self._tasks = TaskKeeper()
+        self._log = get_logger()
+
+    async def start(self) -> None:
+        """Take the lease and follow everyone's leases and rosters."""
+        await self._renew()
+        await self._broker.subscribe(subjects.bucket_changes(subjects.LEASES, EDGE_LEASE), self._lease_changed)
+        await self._broker.subscribe(subjects.bucket_changes(subjects.PRESENCE), self._roster_changed)
+        await self._read_leases()
+        self._tasks.spawn(self._renew_for_ever(), "presence-lease")
+        self._tasks.spawn(self._flush_for_ever(), "presence-flush")
+        self._tasks.spawn(self._reconcile_for_ever(), "presence-reconcile")
+
+    async def close(self) -> None:
+        """Leave every room and give up the lease, so that nobody waits for it to lapse."""
+        await self._tasks.close()
+        try:
+            for room in list(self._here):
+                await self._broker.delete(subjects.PRESENCE, room, self._edge)
+            await self._broker.delete(subjects.LEASES, EDGE_LEASE, self._edge)
+        except FanfareError as error:
+            self._log.warning("presence_not_cleared", reason=str(error))
+
+    # -- what sessions ask --------------------------------------------------------------------------------------------
+
+    async def join(self, room: str, user: str, name: str) -> list[str]:
+        """Note a connection of `user` in `room`; return who is online there, this user included."""
+        first = room not in self._here
+        self._here.setdefault(room, Counter())[user] += 1
+        self._names[user] = name
+        if self._here[room][user] == 1:
+            self._mark(room)
+        if first:
+            await self._read_rosters([room])
+        return sorted({*self._online.get(room, {}), user})
+
+    def leave(self, room: str, user: str) -> None:
+        """End a connection of `user` in `room`; the room hears of it after the grace time, unless they are back."""
+        self._wheel.after(GRACE_S, lambda: self._left(room, user))
+
+    async def members(self, room: str) -> dict[str, str]:
+        """Return who is online in `room`, with their names, whether or not this edge has users there."""
+        if room in self._here:
+            return dict(self._online.get(room, {}))
+        rosters = await self._stored_rosters([room])
+        return self._union(rosters.get(room, {}))
+
+    # -- changes from here --------------------------------------------------------------------------------------------
+
+    def _left(self, room: str, user: str) -> None:
+        here = self._here.get(room)
+        if here is None or user not in here:
+            return
+        here[user] -= 1
+        if here[user] <= 0:
+            del here[user]
+            self._mark(room)
+
+    def _mark(self, room: str) -> None:
+        self._dirty.add(room)
+        self._flush.set()
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await self._flush.wait()
+            self._flush.clear()
+            while self._dirty:
+                batch = [self._dirty.pop() for _ in range(min(len(self._dirty), FLUSH_BATCH))]
+                await asyncio.gather(*(self._write_or_retry(room) for room in batch))
+            await asyncio.sleep(FLUSH_S)
+
+    async def _write_or_retry(self, room: str) -> None:
+        try:
+            await self._write(room)
+        except FanfareError as error:
+            self._log.warning("roster_not_written", room=room, reason=str(error))
+            self._wheel.after(1.0, lambda: self._mark(room))
+
+    async def _write(self, room: str) -> None:
+        here = self._here.get(room, Counter())
+        if here:
+            users = {user: self._names.get(user, "") for user in list(here)[:MAX_ROSTER_USERS]}
+            value = to_json({"users": users, "count": len(here)})
+            await self._broker.put(subjects.PRESENCE, room, self._edge, value=value, ttl_s=ROSTER_TTL_S)
+        else:
+            await self._broker.delete(subjects.PRESENCE, room, self._edge)
+            if not self._here.get(room):
+                self._forget(room)
+
+    def _forget(self, room: str) -> None:
+        """Nobody is here any more, so there is nobody to tell."""
+        for rooms in (self._here, self._rosters, self._online):
+            rooms.pop(room, None)
+
+    # -- changes from everywhere --------------------------------------------------------------------------------------
+
+    def _roster_changed(self, message: Message) -> None:
+        room, edge = subjects.tokens_after(message.subject, 3)
+        if room in self._here:
+            self._set_roster(room, edge, None if message.gone else message.data)
+            self._tell(room)
+
+    def _lease_changed(self, message: Message) -> None:
+        edge = subjects.tokens_after(message.subject, 4)[0]
+        if message.gone and edge != self._edge:
+            self._leases.discard(edge)
+        elif edge not in self._leases:
+            self._leases.add(edge)
+        else:
+            return
+        for room in [room for room, rosters in self._rosters.items() if edge in rosters]:
+            self._tell(room)
+
+    def _set_roster(self, room: str, edge: str, data: bytes | None) -> None:
+        rosters = self._rosters.setdefault(room, {})
+        users = from_json(data).get("users", {}) if data else {}
+        if users:
+            rosters[edge] = users
+        else:
+            rosters.pop(edge, None)
+
+    def _union(self, rosters: dict[str, dict[str, str]]) -> dict[str, str]:
+        return {user: name for edge, users in rosters.items() if edge in self._leases for user, name in users.items()}
+
+    def _tell(self, room: str) -> None:
+        """Announce the difference between what clients were told and what the keys say."""
+        before, now = self._online.get(room, {}), self._union(self._rosters.get(room, {}))
+        self._online[room] = now
+        for user in now.keys() - before.keys():
+            self._on_change(room, user, now[user], True)
+        for user in before.keys() - now.keys():
+            self._on_change(room, user, before[user], False)
+
+    # -- the lease, and reading everything again ----------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        await self._broker.put(subjects.LEASES, EDGE_LEASE, self._edge, value=b"{}", ttl_s=LEASE_TTL_S)
+        lapsed = self._clock() - self._renewed_at_s > LEASE_TTL_S
+        self._renewed_at_s = self._clock()
+        if lapsed:
+            for room in self._here:
+                self._mark(room)
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_RENEW_S * random.uniform(0.8, 1.0))
+            try:
+                await self._renew()
+            except FanfareError as error:
+                self._log.warning("lease_not_renewed", reason=str(error))
+
+    async def _reconcile_for_ever(self) -> None:
+        """Changes reach us at most once; what was missed is seen here."""
+        while True:
+            await asyncio.sleep(RECONCILE_EVERY_S * random.uniform(0.75, 1.25))
+            try:
+                await self._read_leases()
+                await self._read_rosters(list(self._here))
+            except FanfareError as error:
+                self._log.warning("presence_not_read", reason=str(error))
+
+    async def _read_leases(self) -> None:
+        pattern = subjects.bucket_keys(subjects.LEASES, EDGE_LEASE)
+        keys = await self._broker.read_last(subjects.bucket_stream(subjects.LEASES), [pattern])
+        self._leases = {subjects.tokens_after(key.subject, 3)[0] for key in keys if not key.gone} | {self._edge}
+
+    async def _read_rosters(self, rooms: list[str]) -> None:
+        for room, rosters in (await self._stored_rosters(rooms)).items():
+            if room in self._here:
+                self._rosters[room] = rosters
+                self._tell(room)
+
+    async def _stored_rosters(self, rooms: list[str]) -> dict[str, dict[str, dict[str, str]]]:
+        patterns = [subjects.bucket_keys(subjects.PRESENCE, room) for room in rooms]
+        found: dict[str, dict[str, dict[str, str]]] = {room: {} for room in rooms}
+        for key in await self._broker.read_last(subjects.bucket_stream(subjects.PRESENCE), patterns):
+            room, edge = subjects.tokens_after(key.subject, 2)
+            if not key.gone and (users := from_json(key.data).get("users")):
+                found[room][edge] = users
+        return found

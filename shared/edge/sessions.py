@@ -1,0 +1,108 @@
+"""The sessions of this edge: caps on how many, and the ways they all end: revoked, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.auth.principal import Principal
+from shared.auth.revocations import revokes
+from shared.contracts.events import Revocation
+from shared.errors import FanfareError, RateLimited, SessionRevoked
+from shared.telemetry.metrics import Metrics
+
+DRAIN_STEP_S = 0.1
+RECONNECT_SPREAD_MS = 2_000
+
+
+class Session(Protocol):
+    """One client, on either transport; hashable by identity."""
+
+    principal: Principal
+
+    def end(self, error: FanfareError) -> None:
+        """Tell the client why, then close."""
+
+    def ask_to_leave(self, after_ms: int) -> None:
+        """Tell the client to come back elsewhere after `after_ms`, with its cursor; then close."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How many sessions one user and this process may have; 0 for no cap."""
+
+    per_user: int
+    per_process: int
+
+
+class Sessions:
+    """Adds, finds and ends sessions."""
+
+    def __init__(self, limits: SessionLimits, metrics: Metrics, transport: str) -> None:
+        self._limits = limits
+        self._by_user: dict[str, dict[Session, None]] = {}
+        self._count = 0
+        self._gauge = metrics.gauge("sessions", "Clients connected to this process", ["transport"]).labels(transport)
+        self._refused = metrics.counter("sessions_refused", "Clients refused by a cap", ["transport", "cap"])
+        self._transport = transport
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter([session for sessions in self._by_user.values() for session in sessions])
+
+    def of_user(self, user: str) -> list[Session]:
+        """Return a user's sessions on this edge."""
+        return list(self._by_user.get(user, ()))
+
+    def add(self, session: Session) -> None:
+        """Count a session in.
+
+        Raises:
+            RateLimited: its user, or this process, has too many.
+        """
+        mine = self._by_user.get(session.principal.user_id, {})
+        if self._limits.per_process and self._count >= self._limits.per_process:
+            self._refuse("process", "this edge is full; try again")
+        if self._limits.per_user and len(mine) >= self._limits.per_user:
+            self._refuse("user", f"a user may have {self._limits.per_user} connections to one edge")
+        self._by_user.setdefault(session.principal.user_id, {})[session] = None
+        self._count += 1
+        self._gauge.set(self._count)
+
+    def remove(self, session: Session) -> None:
+        """Count a session out; harmless if it was never in."""
+        mine = self._by_user.get(session.principal.user_id, {})
+        if session in mine:
+            del mine[session]
+            self._count -= 1
+            self._gauge.set(self._count)
+        if not mine:
+            self._by_user.pop(session.principal.user_id, None)
+
+    def revoked(self, revocation: Revocation) -> None:
+        """End the sessions that a revocation names."""
+        for session in self.of_user(revocation.user_id):
+            if revokes(revocation, session.principal):
+                session.end(SessionRevoked(revocation.reason or "the session has been revoked"))
+
+    async def drain(self, over_s: float) -> None:
+        """Ask all to leave, evenly over `over_s`, each to come back at a moment of its own: no storm."""
+        leaving = list(self)
+        random.shuffle(leaving)
+        steps = max(1, int(over_s / DRAIN_STEP_S))
+        for step in range(steps):
+            for session in leaving[step::steps]:
+                session.ask_to_leave(random.randrange(RECONNECT_SPREAD_MS))
+            if over_s and len(leaving) > step + 1:
+                await asyncio.sleep(DRAIN_STEP_S)
+        # What was just queued still has to be written.
+        await asyncio.sleep(DRAIN_STEP_S)
+
+    def _refuse(self, cap: str, message: str) -> None:
+        self._refused.labels(self._transport, cap).inc()
+        raise RateLimited(message, retry_after_ms=5_000)

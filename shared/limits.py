@@ -1,0 +1,52 @@
+"""Rate limits. Pure: clocks are injected, and what is shared between edges is counted elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.clock import Clock, monotonic_s
+
+
+class TokenBucket:
+    """Lets `rate_per_s` through on average and `burst` at once."""
+
+    __slots__ = ("_burst", "_clock", "_rate_per_s", "_tokens", "_updated_s")
+
+    def __init__(self, *, rate_per_s: float, burst: float, clock: Clock = monotonic_s) -> None:
+        self._rate_per_s, self._burst, self._clock = rate_per_s, burst, clock
+        self._tokens, self._updated_s = burst, clock()
+
+    def take(self, tokens: float = 1.0) -> bool:
+        """Take tokens if there are enough; False takes none."""
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._updated_s) * self._rate_per_s)
+        self._updated_s = now
+        if self._tokens < tokens:
+            return False
+        self._tokens -= tokens
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCount:
+    """Uses counted in two neighbouring windows of fixed length, which estimate a sliding one.
+
+    The estimate takes the uses of the last window as spread evenly. It is exact when the last window is empty; else it
+    is off by at most what was used in the part of the last window that the sliding one still covers.
+    """
+
+    window_s: int
+
+    def window(self, now_ms: int) -> int:
+        """Return the number of the current window."""
+        return now_ms // (self.window_s * 1000)
+
+    def estimate(self, now_ms: int, current: int, previous: int) -> float:
+        """Return how many uses the last `window_s` seconds held, the current one included."""
+        elapsed = (now_ms % (self.window_s * 1000)) / (self.window_s * 1000)
+        return current + previous * (1.0 - elapsed)
+
+    def retry_after_ms(self, now_ms: int) -> int:
+        """Return when the current window ends: by then there is room again."""
+        length = self.window_s * 1000
+        return length - now_ms % length

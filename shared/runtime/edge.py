@@ -1,0 +1,101 @@
+"""What every edge service opens at its start: the broker, who may come in, timers, dead letters, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from shared.auth.authenticator import Authenticator
+from shared.auth.keys import RemoteKeys
+from shared.auth.revocations import Revocations
+from shared.auth.tokens import TokenVerifier
+from shared.broker.jetstream import JetStreamBroker
+from shared.broker.metrics import BrokerMetrics
+from shared.broker.port import Broker
+from shared.clock import monotonic_s
+from shared.edge.deadletters import DeadLetters
+from shared.edge.sessions import Sessions
+from shared.edge.timers import Wheel
+from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.settings import ServiceSettings
+from shared.tasks import TaskKeeper
+from shared.telemetry.metrics import Metrics
+
+LAG_PROBE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The ground that an edge service stands on."""
+
+    broker: Broker
+    authenticator: Authenticator
+    deadletters: DeadLetters
+    wheel: Wheel
+    tasks: TaskKeeper
+    _revocations: Revocations
+    _lifecycle: Lifecycle
+    _drain_s: float
+
+    def end_sessions_of(self, sessions: Sessions) -> None:
+        """End sessions when they are revoked, and ask them to leave when the process stops."""
+        self._revocations.on_revoked(sessions.revoked)
+        self._lifecycle.on_drain(lambda: sessions.drain(self._drain_s))
+
+
+@asynccontextmanager
+async def open_edge(
+    name: str, settings: ServiceSettings, lifecycle: Lifecycle, metrics: Metrics
+) -> AsyncIterator[Edge]:
+    """Open what an edge needs; readiness depends on it, and the process ends if the broker's link is closed for good."""
+    tasks = TaskKeeper()
+    broker = await connect_broker(name, settings, lifecycle, metrics, tasks)
+    deadletters = DeadLetters(broker, metrics)
+    revocations = Revocations(broker, metrics=metrics)
+    wheel = Wheel()
+    async with httpx.AsyncClient() as client:
+        keys = RemoteKeys(settings.auth_jwks_url, client, metrics=metrics)
+        lifecycle.add_check(f"{name}.keys", keys.check)
+        lifecycle.add_check(f"{name}.revocations", revocations.ready)
+        verifier = TokenVerifier(keys, settings.auth_issuer, settings.auth_audience)
+        tasks.spawn(keys.run(), "keys")
+        tasks.spawn(revocations.run(), "revocations")
+        tasks.spawn(wheel.run(), "wheel")
+        tasks.spawn(_watch_lag(metrics), "loop-lag")
+        try:
+            authenticator = Authenticator(verifier, broker, revocations, settings.allowed_origins)
+            yield Edge(broker, authenticator, deadletters, wheel, tasks, revocations, lifecycle, settings.drain_s)
+        finally:
+            await tasks.close()
+            await deadletters.close()
+            await broker.close()
+
+
+async def connect_broker(
+    name: str, settings: ServiceSettings, lifecycle: Lifecycle, metrics: Metrics, tasks: TaskKeeper
+) -> Broker:
+    """Connect; readiness asks the server, and a link that cannot come back ends the process."""
+    broker = await JetStreamBroker.connect(
+        settings.nats_url, name=f"{name}@{settings.instance}", metrics=BrokerMetrics(metrics)
+    )
+    lifecycle.add_check(f"{name}.broker", broker.check)
+
+    async def end_when_closed() -> None:
+        await broker.closed()
+        lifecycle.fail("the link to NATS is closed for good")
+
+    tasks.spawn(end_when_closed(), "broker-closed")
+    return broker
+
+
+async def _watch_lag(metrics: Metrics) -> None:
+    """Measure how late the loop runs what is due: the first sign of an edge with too much to do."""
+    lag = metrics.histogram("loop_lag_seconds", "How late the event loop runs what is due")
+    while True:
+        due = monotonic_s() + LAG_PROBE_S
+        await asyncio.sleep(LAG_PROBE_S)
+        lag.observe(max(0.0, monotonic_s() - due))
