@@ -58,13 +58,11 @@ class Stream:
 
     def find(self, pattern: str, after_seq: int = 0) -> list[Message]:
         """Return the messages of a subject or pattern in order."""
-        found = (
-            message
-            for subject, messages in self.by_subject.items()
-            if matches(pattern, subject)
-            for message in messages
-            if message.seq > after_seq
-        )
+        if "*" in pattern or ">" in pattern:
+            kept = [messages for subject, messages in self.by_subject.items() if matches(pattern, subject)]
+        else:
+            kept = [self.by_subject.get(pattern, [])]
+        found = (message for messages in kept for message in messages if message.seq > after_seq)
         return sorted(found, key=lambda message: message.seq)
 
     def known(self, msg_id: str, now_s: float) -> int | None:
