@@ -25,6 +25,7 @@ from services.auth.throttle import Throttle
 from services.auth.users import Users
 from shared.auth.tokens import TokenVerifier
 from shared.broker.jetstream import JetStreamBroker
+from shared.broker.metrics import BrokerMetrics
 from shared.broker.port import Broker
 from shared.errors import FanfareError
 from shared.runtime.app import build_app
@@ -51,7 +52,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
-            link = broker or await _connect(settings, stack)
+            link = broker or await _connect(settings, metrics, stack)
             yield {"auth": await _start(settings, link, lifecycle, metrics, stack)}
 
     return build_app(
@@ -59,8 +60,9 @@ def create_app(
     )
 
 
-async def _connect(settings: AuthSettings, stack: AsyncExitStack) -> Broker:
-    link = await JetStreamBroker.connect(settings.nats_url, name=f"{NAME}@{settings.instance}")
+async def _connect(settings: AuthSettings, metrics: Metrics, stack: AsyncExitStack) -> Broker:
+    counts = BrokerMetrics(metrics)
+    link = await JetStreamBroker.connect(settings.nats_url, name=f"{NAME}@{settings.instance}", metrics=counts)
     stack.push_async_callback(link.close)
     return link
 

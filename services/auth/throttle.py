@@ -89,12 +89,13 @@ class Throttle:
             await tx.execute(delete(Attempts).where(Attempts.updated_ms < self._clock_ms() - FORGET_MS))
 
     async def _count(self, tx: AsyncSession, subject: Subject) -> None:
-        now = self._clock_ms()
-        count, blocked_until = (await tx.execute(_add_one(tx, subject.key, now))).one()
+        count, blocked_until = (await tx.execute(_add_one(tx, subject.key, self._clock_ms()))).one()
+        now = self._clock_ms()  # read after the row's lock was ours: what others did while we waited is in the past
         if blocked_until > now:
             raise RateLimited("too many attempts", retry_after_ms=blocked_until - now)
-        blocked_until = now + subject.policy.delay_ms(count)
-        await tx.execute(update(Attempts).where(Attempts.key == subject.key).values(blocked_until_ms=blocked_until))
+        if delay_ms := subject.policy.delay_ms(count):
+            row = update(Attempts).where(Attempts.key == subject.key)
+            await tx.execute(row.values(blocked_until_ms=now + delay_ms))
 
 
 def address_of(text: str) -> str:
