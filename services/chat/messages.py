@@ -18,13 +18,13 @@ from shared.contracts.cursor import Position
 from shared.contracts.events import ChatMessage
 from shared.contracts.ids import new_id
 from shared.edge.event import Event, splice
+from shared.edge.history import read_before
 from shared.edge.hub import Hub
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import span, trace_headers
 
 MAX_HISTORY_PAGE = 200
-FIRST_LOOK_BACK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +93,14 @@ class Messages:
         else:
             last = await self._broker.last_seq(subjects.CHAT, subjects.chat_message(room))
             end = last if before is None else min(before - 1, last)
-            messages, more = await self._before(room, end, limit)
+            messages, more = await read_before(
+                self._broker, subjects.CHAT, subjects.chat_message(room), end_seq=end, limit=limit
+            )
         return {
             "messages": [from_json(encode_message(message, epoch).body) for message in messages],
             "cursor": str(Position(epoch, end)),
             "more": more,
         }
-
-    async def _before(self, room: str, end: int, limit: int) -> tuple[list[Message], bool]:
-        """Return the last `limit` messages up to `end`. A stream reads forward only, so look back further each time."""
-        first = max(1, (await self._broker.state(subjects.CHAT)).first_seq)
-        look_back = max(FIRST_LOOK_BACK, 2 * limit)
-        while True:
-            start = max(first - 1, end - look_back)
-            found = await self._between(room, start, end)
-            if len(found) > limit or start <= first - 1:
-                return found[-limit:], len(found) > limit
-            look_back *= 8
-
-    async def _between(self, room: str, start: int, end: int) -> list[Message]:
-        found: list[Message] = []
-        while start < end:
-            page = await self._broker.read_after(subjects.CHAT, subjects.chat_message(room), start, limit=500)
-            found += [message for message in page.messages if message.seq <= end]
-            if not page.messages or not page.more:
-                break
-            start = page.messages[-1].seq
-        return found
 
 
 def message_id(user: str, room: str, client_id: str | None) -> str:

@@ -76,7 +76,7 @@ class NewRoom(Payload):
     room: Id
     title: Annotated[str, Field(max_length=128)] = ""
     private: bool = False
-    members: Annotated[list[Id], Field(max_length=500)] = []
+    members: Annotated[tuple[Id, ...], Field(max_length=500)] = ()
 
 
 class Member(Payload):
@@ -102,9 +102,9 @@ Parts = Annotated[ChatParts, Depends(chat_parts)]
 User = Annotated[Principal, Depends(chatting)]
 
 
-def http_router() -> APIRouter:
-    """Return the HTTP calls under `/api/chat`."""
-    router = APIRouter(prefix="/api/chat", tags=["chat"])
+def messages_router() -> APIRouter:
+    """Return the calls that send and read messages."""
+    router = APIRouter(prefix="/api/chat", tags=["messages"])
 
     @router.post("/messages", status_code=201)
     async def send_message(message: SendMessage, parts: Parts, user: User) -> dict[str, Any]:
@@ -114,37 +114,6 @@ def http_router() -> APIRouter:
         if parts.throttle is not None:
             await parts.throttle.admit(user.user_id)
         return (await parts.messages.send(user, room, message.content, message.client_id)).to_data()
-
-    @router.get("/rooms")
-    async def list_rooms(parts: Parts, user: User) -> dict[str, Any]:
-        """List the rooms that were made and that the caller may enter."""
-        return {"rooms": await parts.rooms.visible(user), "default": parts.settings.default_room}
-
-    @router.post("/rooms", status_code=201)
-    async def make_room(new: NewRoom, parts: Parts, user: User) -> dict[str, Any]:
-        """Make a room; a private one admits its owner and members only."""
-        record = await parts.rooms.create(user, new.room, title=new.title, private=new.private, members=new.members)
-        return record.model_dump(by_alias=True)
-
-    @router.post("/rooms/{room}/join")
-    async def join_room(room: Id, member: Member, parts: Parts, user: User) -> dict[str, Any]:
-        """Add a member to a private room (its owner only)."""
-        record = await parts.rooms.set_member(user, room, member.user_id or user.user_id, member=True)
-        return record.model_dump(by_alias=True)
-
-    @router.post("/rooms/{room}/leave")
-    async def leave_room(room: Id, member: Member, parts: Parts, user: User) -> dict[str, Any]:
-        """Remove a member from a private room; their open connections leave it on every edge."""
-        record = await parts.rooms.set_member(user, room, member.user_id or user.user_id, member=False)
-        return record.model_dump(by_alias=True)
-
-    @router.get("/rooms/{room}/members")
-    @router.get("/rooms/{room}/presence")
-    async def presence(room: Id, parts: Parts, user: User) -> dict[str, Any]:
-        """Say who is online in a room, over all edges."""
-        await parts.rooms.admit(user, room)
-        members = await parts.presence.members(room)
-        return {"room": room, "online": [{"userId": member, "username": members[member]} for member in sorted(members)]}
 
     @router.get("/rooms/{room}/messages")
     async def history(
@@ -159,6 +128,44 @@ def http_router() -> APIRouter:
         await parts.rooms.admit(user, room)
         epoch = await parts.hub.epoch(CHAT)
         return await parts.messages.history(room, before=_place(before, epoch), after=_place(after, epoch), limit=limit)
+
+    return router
+
+
+def rooms_router() -> APIRouter:
+    """Return the calls about rooms, their members and who is there."""
+    router = APIRouter(prefix="/api/chat/rooms", tags=["rooms"])
+
+    @router.get("")
+    async def list_rooms(parts: Parts, user: User) -> dict[str, Any]:
+        """List the rooms that were made and that the caller may enter."""
+        return {"rooms": await parts.rooms.visible(user), "default": parts.settings.default_room}
+
+    @router.post("", status_code=201)
+    async def make_room(new: NewRoom, parts: Parts, user: User) -> dict[str, Any]:
+        """Make a room; a private one admits its owner and members only."""
+        record = await parts.rooms.create(user, new.room, title=new.title, private=new.private, members=new.members)
+        return record.model_dump(by_alias=True)
+
+    @router.post("/{room}/join")
+    async def join_room(room: Id, member: Member, parts: Parts, user: User) -> dict[str, Any]:
+        """Add a member to a private room (its owner only)."""
+        record = await parts.rooms.set_member(user, room, member.user_id or user.user_id, member=True)
+        return record.model_dump(by_alias=True)
+
+    @router.post("/{room}/leave")
+    async def leave_room(room: Id, member: Member, parts: Parts, user: User) -> dict[str, Any]:
+        """Remove a member from a private room; their open connections leave it on every edge."""
+        record = await parts.rooms.set_member(user, room, member.user_id or user.user_id, member=False)
+        return record.model_dump(by_alias=True)
+
+    @router.get("/{room}/members")
+    @router.get("/{room}/presence")
+    async def presence(room: Id, parts: Parts, user: User) -> dict[str, Any]:
+        """Say who is online in a room, over all edges."""
+        await parts.rooms.admit(user, room)
+        members = await parts.presence.members(room)
+        return {"room": room, "online": [{"userId": member, "username": members[member]} for member in sorted(members)]}
 
     return router
 

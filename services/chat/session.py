@@ -54,7 +54,7 @@ class ChatSession:
         """Begin: with the principal that the handshake gave, or by waiting for the first frame.
 
         Args:
-            wanted: the rooms to follow, each with the cursor to resume from; the first is where frames go that name none.
+            wanted: the rooms to follow, each with the cursor to resume from; the first is for frames that name none.
         """
         self._wanted, self._protocol.room = wanted, next(iter(wanted))
         if principal is None:

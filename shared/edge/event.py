@@ -29,9 +29,10 @@ class Event:
         body: the JSON object of its data, compact, without a line break.
         overflow: its class of back-pressure; `key` names the value that a newer one replaces (LATEST).
         subject, seq: where it stands in its stream; empty and 0 for what was never stored.
+        cursor: the SSE `id`; it depends on what else the client reads, so it stands outside the shared bytes.
     """
 
-    __slots__ = ("_sse", "_ws", "body", "key", "overflow", "seq", "subject", "type")
+    __slots__ = ("_sse", "_ws", "body", "cursor", "key", "overflow", "seq", "subject", "type")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Event:
     ) -> None:
         self.type, self.body, self.overflow, self.key = type_, body, overflow, key
         self.subject, self.seq = subject, seq
+        self.cursor = ""
         self._ws: bytes | None = None
         self._sse: bytes | None = None
 
@@ -59,6 +61,18 @@ class Event:
         """Return this event as the answer to a client's frame; `frame_id` is JSON."""
         self._ws = b'{"type":"%b","id":%b,"data":%b}' % (self.type.encode(), frame_id, self.body)
         return self
+
+    def at(self, cursor: str) -> Event:
+        """Return this event for a client whose place after it is `cursor`; the encoded data is shared."""
+        copy = Event(self.type, self.body, overflow=self.overflow, key=self.key, subject=self.subject, seq=self.seq)
+        copy.cursor, copy._sse = cursor, self.sse_data
+        return copy
+
+    def to_sse(self, *, named: bool) -> bytes:
+        """Return the SSE event: `event:` if the client asked for names, `id:` if it moves its cursor, `data:`."""
+        name = b"event: %b\r\n" % self.type.encode() if named else b""
+        cursor = b"id: %b\r\n" % self.cursor.encode() if self.cursor else b""
+        return name + cursor + self.sse_data
 
     @property
     def sse_data(self) -> bytes:

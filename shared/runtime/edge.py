@@ -51,7 +51,7 @@ class Edge:
 async def open_edge(
     name: str, settings: ServiceSettings, lifecycle: Lifecycle, metrics: Metrics
 ) -> AsyncIterator[Edge]:
-    """Open what an edge needs; readiness depends on it, and the process ends if the broker's link is closed for good."""
+    """Open what an edge needs; readiness depends on it, and the process ends if the broker's link is gone for good."""
     tasks = TaskKeeper()
     broker = await connect_broker(name, settings, lifecycle, metrics, tasks)
     deadletters = DeadLetters(broker, metrics)

@@ -1,0 +1,99 @@
+"""Wires the notifications service together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.notifications.notices import Notices, encode_notice
+from services.notifications.parts import NotificationsParts, State
+from services.notifications.prices import PriceBoard
+from services.notifications.routes import notifications_router, stocks_router, stream_router
+from services.notifications.settings import NotificationsSettings
+from services.notifications.statuses import StatusBoard
+from services.notifications.stream import StreamSession
+from services.notifications.watchlists import Watchlists
+from shared.contracts import subjects
+from shared.edge.commands import Commands
+from shared.edge.hub import Hub
+from shared.edge.sessions import SessionLimits, Sessions
+from shared.edge.topic import Topic
+from shared.runtime.app import build_app
+from shared.runtime.edge import Edge, open_edge
+from shared.runtime.lifecycle import Lifecycle
+from shared.telemetry.metrics import Metrics
+
+
+def create_app(
+    settings: NotificationsSettings, *, lifecycle: Lifecycle | None = None, metrics: Metrics | None = None
+) -> FastAPI:
+    """Return the notifications' app; it connects when its lifespan begins."""
+    lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            edge = await stack.enter_async_context(open_edge("notifications", settings, lifecycle, metrics))
+            yield {"notifications": await _make_parts(settings, edge, metrics, stack)}
+
+    return build_app(
+        "notifications",
+        lifespan=lifespan,
+        routers=[stream_router(), stocks_router(), notifications_router()],
+        settings=settings,
+        lifecycle=lifecycle,
+        metrics=metrics,
+    )
+
+
+async def _make_parts(
+    settings: NotificationsSettings, edge: Edge, metrics: Metrics, stack: AsyncExitStack
+) -> NotificationsParts:
+    broker = edge.broker
+    hub = Hub(
+        broker,
+        encoders={subjects.NOTIFY: encode_notice},
+        deadletters=edge.deadletters,
+        metrics=metrics,
+        on_resync=_resync,
+    )
+    caps = SessionLimits(settings.max_streams_per_user, settings.max_streams)
+    sessions = Sessions(caps if settings.limited else SessionLimits(0, 0), metrics, "sse")
+    prices = PriceBoard(broker, edge.deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s)
+    statuses = StatusBoard(broker, edge.deadletters, on_feed=prices.feed_lives)
+
+    def watchlist_changed(user: str, symbols: frozenset[str]) -> None:
+        for session in sessions.of_user(user):
+            if isinstance(session, StreamSession):
+                session.watchlist_changed(symbols)
+
+    watchlists = Watchlists(broker, on_change=watchlist_changed, max_symbols=settings.max_symbols)
+    commands = Commands(broker, settings.instance)
+    for part in (hub, prices, commands):
+        stack.push_async_callback(part.close)
+        await part.start()
+    await statuses.start()
+    await watchlists.start()
+    edge.end_sessions_of(sessions)
+    return NotificationsParts(
+        settings=settings,
+        authenticator=edge.authenticator,
+        commands=commands,
+        hub=hub,
+        notices=Notices(broker, hub),
+        prices=prices,
+        sessions=sessions,
+        statuses=statuses,
+        tasks=edge.tasks,
+        watchlists=watchlists,
+        wheel=edge.wheel,
+    )
+
+
+def _resync(topic: Topic) -> None:
+    """The stream of notifications was made anew: every client of this subject starts over."""
+    for listener in list(topic.listeners):
+        if isinstance(listener, StreamSession):
+            listener.resync(topic.subject, topic.position)

@@ -1,0 +1,89 @@
+"""Notifications: what a producer published, completed and encoded once; published and read back over HTTP too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from shared.broker.port import Broker, Message
+from shared.clock import now_ms
+from shared.contracts import subjects
+from shared.contracts.cursor import Position
+from shared.contracts.events import Notification
+from shared.contracts.ids import new_id
+from shared.edge.event import Event
+from shared.edge.history import read_before
+from shared.edge.hub import Hub
+from shared.errors import BadInput
+from shared.telemetry.tracing import span, trace_headers
+
+MAX_HISTORY_PAGE = 200
+TOPIC_SUBJECTS = "notify.topic."
+
+
+class Notices:
+    """Stores and reads notifications."""
+
+    def __init__(self, broker: Broker, hub: Hub) -> None:
+        self._broker, self._hub = broker, hub
+
+    async def publish(self, subject: str, notice: Notification) -> dict[str, Any]:
+        """Store a notification; given an id, a repetition is stored once."""
+        notice = notice.model_copy(
+            update={"id": notice.id or new_id("n_"), "created_at": notice.created_at or now_ms()}
+        )
+        with span("notifications.publish"):
+            stored = await self._broker.append(
+                subject, notice.to_json(), msg_id=f"{subject}:{notice.id}", headers=trace_headers()
+            )
+        position = Position(await self._hub.epoch(subjects.NOTIFY), stored.seq)
+        return {"id": notice.id, "seq": stored.seq, "cursor": str(position), "duplicate": stored.duplicate}
+
+    async def history(self, user: str, *, after: int | None, limit: int) -> dict[str, Any]:
+        """Return a page of a user's own notifications, oldest first: after a sequence, or the last ones."""
+        subject, epoch = subjects.notify_user(user), await self._hub.epoch(subjects.NOTIFY)
+        if after is None:
+            end = await self._broker.last_seq(subjects.NOTIFY, subject)
+            messages, more = await read_before(self._broker, subjects.NOTIFY, subject, end_seq=end, limit=limit)
+        else:
+            page = await self._broker.read_after(subjects.NOTIFY, subject, after, limit=limit)
+            messages, more = page.messages, page.more
+            end = messages[-1].seq if messages else after
+        found = [event for message in messages if (event := _try_encode(message, epoch)) is not None]
+        return {
+            "notifications": [from_json(event.body) for event in found],
+            "cursor": str(Position(epoch, end)),
+            "more": more,
+        }
+
+
+def encode_notice(message: Message, epoch: str) -> Event:
+    """Validate what a producer published and encode it once, completed by what the stream knows.
+
+    Raises:
+        BadInput: it is no notification.
+    """
+    subject = subjects.stored(message.subject)
+    try:
+        notice = Notification.model_validate_json(message.data)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise BadInput(f"not a notification: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
+    topic = subject.removeprefix(TOPIC_SUBJECTS) if subject.startswith(TOPIC_SUBJECTS) else None
+    completed = notice.model_copy(
+        update={
+            "id": notice.id or f"{epoch}-{message.seq}",
+            "topic": topic,
+            "created_at": notice.created_at or message.time_ms,
+        }
+    )
+    return Event("notification", completed.to_json())
+
+
+def _try_encode(message: Message, epoch: str) -> Event | None:
+    try:
+        return encode_notice(message, epoch)
+    except BadInput:
+        return None

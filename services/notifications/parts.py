@@ -1,0 +1,41 @@
+"""What the streams and routes of the notifications stand on, made once for each app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from services.notifications.notices import Notices
+from services.notifications.prices import PriceBoard
+from services.notifications.settings import NotificationsSettings
+from services.notifications.statuses import StatusBoard
+from services.notifications.watchlists import Watchlists
+from shared.auth.authenticator import Authenticator
+from shared.edge.commands import Commands
+from shared.edge.hub import Hub
+from shared.edge.sessions import Sessions
+from shared.edge.timers import Wheel
+from shared.tasks import TaskKeeper
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationsParts:
+    """The nouns of the service."""
+
+    settings: NotificationsSettings
+    authenticator: Authenticator
+    commands: Commands
+    hub: Hub
+    notices: Notices
+    prices: PriceBoard
+    sessions: Sessions
+    statuses: StatusBoard
+    tasks: TaskKeeper
+    watchlists: Watchlists
+    wheel: Wheel
+
+
+class State(TypedDict):
+    """The lifespan state: what `request.state` offers."""
+
+    notifications: NotificationsParts

@@ -1,0 +1,252 @@
+"""One client's stream: what it follows, where it stands, and the events on their way to it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from services.notifications.parts import NotificationsParts
+from services.notifications.positions import Positions
+from services.notifications.prices import PriceFlow
+from shared.auth.principal import Principal
+from shared.clock import now_ms, now_s
+from shared.contracts import subjects
+from shared.contracts.claims import Scope
+from shared.contracts.cursor import Position, Vector
+from shared.contracts.ids import require_id
+from shared.contracts.wire_errors import error_data
+from shared.edge.event import Event, make_event
+from shared.edge.outbox import Outbox
+from shared.edge.overflow import OverflowLimits
+from shared.edge.replay import Gap, GapReason
+from shared.edge.timers import Timer
+from shared.errors import BadInput, FanfareError, Gone, TokenExpired, Unauthorized
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client asked for when it opened its stream.
+
+    Attributes:
+        cursor: where it was; None for now. `readable` is False if it sent something that is no cursor.
+        rate_hz: at most so many price flushes a second.
+    """
+
+    topics: tuple[str, ...]
+    symbols: frozenset[str]
+    rate_hz: float
+    named: bool
+    cursor: Vector | None
+    readable: bool
+
+
+class StreamSession:
+    """From `connected` to the end of the stream. It listens to its subjects itself.
+
+    Attributes:
+        name: `<edge>.<id>`, by which a POST at any edge finds it.
+    """
+
+    def __init__(self, parts: NotificationsParts, principal: Principal, wanted: Wanted) -> None:
+        self._parts, self._wanted = parts, wanted
+        self.principal = principal
+        self._own = subjects.notify_user(principal.user_id)
+        self._topics = {topic: subjects.notify_topic(topic) for topic in wanted.topics}
+        self._positions = Positions(self._own, self._topics)
+        self._outbox = Outbox(OverflowLimits(lossless_bytes=parts.settings.backlog_bytes))
+        self._flow = PriceFlow(parts.prices, parts.wheel, self, rate_hz=wanted.rate_hz)
+        self._asked = wanted.symbols
+        self._watchlist: frozenset[str] = frozenset()
+        self._timers: list[Timer] = []
+        self.name = ""
+
+    # -- from begin to end --------------------------------------------------------------------------------------------
+
+    def register(self) -> None:
+        """Be counted and found; raises RateLimited when there are too many."""
+        self._parts.sessions.add(self)
+        self.name = self._parts.commands.register(self._command)
+
+    async def begin(self) -> None:
+        """Say `connected`, then deliver what was missed, then what comes."""
+        hub = self._parts.hub
+        here = {subject: await hub.position(subjects.NOTIFY, subject) for subject in self._subjects}
+        starts = self._positions.start(self._wanted.cursor, here)
+        self.deliver(self._connected())
+        self._watch_expiry()
+        self._watchlist = await self._parts.watchlists.get(self.user_id)
+        self._watch_symbols()
+        if Scope.OPS_READ in self.principal.scopes:
+            self._parts.statuses.add(self)
+        if not self._wanted.readable:
+            self._lost(self._own, GapReason.UNKNOWN)
+        for subject, start in starts.items():
+            gap = await hub.attach(subjects.NOTIFY, subject, self, start)
+            if gap is not None:
+                self._announce(gap)
+            if self._outbox.closed:
+                hub.detach(subject, self)
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield what the client is sent, as much at once as waits, until the stream ends."""
+        starting = self._parts.tasks.spawn(self._try_begin(), f"stream {self.name}")
+        try:
+            while events := await self._outbox.take():
+                yield b"".join(event.to_sse(named=self._wanted.named) for event in events)
+        finally:
+            starting.cancel()
+
+    def close(self) -> None:
+        """The stream is over: follow nothing any more."""
+        self._outbox.close()
+        self._flow.close()
+        for timer in self._timers:
+            timer.cancel()
+        for subject in self._subjects:
+            self._parts.hub.detach(subject, self)
+        self._parts.statuses.remove(self)
+        self._parts.sessions.remove(self)
+        self._parts.commands.forget(self.name)
+
+    # -- what hub, board and sessions call ----------------------------------------------------------------------------
+
+    @property
+    def user_id(self) -> str:
+        """Whose stream it is."""
+        return self.principal.user_id
+
+    def deliver(self, event: Event) -> None:
+        """Hand over an event; what is stored moves the cursor."""
+        if event.seq:
+            event = event.at(self._positions.move(event.subject, event.seq))
+        self._outbox.deliver(event)
+
+    async def writable(self) -> None:
+        """Return when a replay may go on."""
+        await self._outbox.writable()
+
+    def end(self, error: FanfareError) -> None:
+        """Say why, and end the stream."""
+        self.deliver(make_event("error", error_data(error)))
+        self._outbox.close()
+
+    def ask_to_leave(self, after_ms: int) -> None:
+        """Ask the client to open its stream elsewhere, and end this one."""
+        data = {"afterMs": after_ms, "cursor": self._positions.cursor}
+        self.deliver(make_event("reconnect", data))
+        self._outbox.close()
+
+    def watchlist_changed(self, symbols: frozenset[str]) -> None:
+        """Follow the user's watchlist."""
+        self._watchlist = symbols
+        self._watch_symbols()
+
+    def resync(self, subject: str, position: Position) -> None:
+        """Announce that a subject's history was made anew; go on from `position`."""
+        self._positions.restart(subject, position)
+        self._lost(subject, GapReason.EPOCH)
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+
+    async def _command(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Carry out a POST that names this stream; it may have come from any edge."""
+        if command.get("user") != self.user_id:
+            raise Gone("the stream has ended; open a new one")
+        match command.get("op"):
+            case "symbols":
+                changed = (self._asked | set(command["add"])) - set(command["remove"])
+                if len(changed) > self._parts.settings.max_symbols:
+                    raise BadInput(f"a stream follows at most {self._parts.settings.max_symbols} symbols")
+                self._asked = changed
+                self._watch_symbols()
+                return {"symbols": sorted(self._flow.symbols)}
+            case "token":
+                return await self._renew(str(command.get("token", "")))
+            case _:
+                raise BadInput("unknown command")
+
+    async def _renew(self, token: str) -> dict[str, Any]:
+        principal = await self._parts.authenticator.token(token)
+        if principal.user_id != self.user_id:
+            raise Unauthorized("a stream cannot change its user")
+        self.principal = principal
+        self._watch_expiry()
+        return {"expiresAt": principal.expires_at_s * 1000}
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _subjects(self) -> list[str]:
+        return [self._own, *self._topics.values()]
+
+    async def _try_begin(self) -> None:
+        try:
+            await self.begin()
+        except FanfareError as error:
+            self.end(error)
+
+    def _connected(self) -> Event:
+        data = {
+            "timestamp": now_ms(),
+            "userId": self.user_id,
+            "stream": self.name,
+            "cursor": self._positions.cursor,
+            "topics": list(self._topics),
+            "heartbeatMs": int(self._parts.settings.heartbeat_s * 1000),
+        }
+        return make_event("connected", data).at(self._positions.cursor)
+
+    def _watch_symbols(self) -> None:
+        self._flow.set_symbols(self._asked | self._watchlist)
+
+    def _announce(self, gap: Gap) -> None:
+        if gap.starts_over:
+            self._lost(gap.subject, gap.reason)
+            return
+        self._positions.move(gap.subject, gap.end)
+        data = {"topic": self._topic(gap.subject), "from": gap.start, "to": gap.end, "reason": gap.reason}
+        self.deliver(make_event("gap", data).at(self._positions.cursor))
+
+    def _lost(self, subject: str, reason: GapReason) -> None:
+        data = {"topic": self._topic(subject), "reason": reason}
+        self.deliver(make_event("resync", data).at(self._positions.cursor))
+
+    def _topic(self, subject: str) -> str | None:
+        """Return the topic's name; None for the user's own notifications."""
+        return next((topic for topic, known in self._topics.items() if known == subject), None)
+
+    def _watch_expiry(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        left_s, warning_s = self.principal.expires_at_s - now_s(), self._parts.settings.expiry_warning_s
+        warning = make_event("token_expiring", {"inMs": int(min(left_s, warning_s) * 1000)})
+        self._timers = [
+            self._after(left_s - warning_s, lambda: self.deliver(warning)),
+            self._after(left_s, lambda: self.end(TokenExpired("the token has expired: renew it and reconnect"))),
+        ]
+
+    def _after(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        return self._parts.wheel.after(max(0.0, delay_s), callback)
+
+
+def check_topics(principal: Principal, topics: list[str], limit: int) -> tuple[str, ...]:
+    """Return the topics if all are ids that `principal` may follow.
+
+    Raises:
+        BadInput: there are too many; also BadId.
+        Forbidden: one needs a scope that is missing.
+    """
+    named = tuple(dict.fromkeys(require_id(topic, "topic") for topic in topics))
+    if len(named) > limit:
+        raise BadInput(f"a stream follows at most {limit} topics")
+    for topic in named:
+        if not principal.may_follow(topic):
+            principal.require(f"topic:{topic}")
+    return named
+
+
+def retry_line(mean_ms: int) -> bytes:
+    """Return the `retry:` of a new stream: different for each, so that clients cut at once do not return at once."""
+    return b"retry: %d\r\n\r\n" % random.randint(mean_ms // 2, mean_ms + mean_ms // 2)
