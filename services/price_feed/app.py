@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
-from services.price_feed.feed import COMPONENT, PriceFeed
+from services.price_feed.feed import NAME, PriceFeed
 from services.price_feed.listing import listing
 from services.price_feed.replay import Replay
 from services.price_feed.settings import PriceFeedSettings
 from services.price_feed.simulator import Simulator
 from services.price_feed.source import PriceSource
-from shared.broker.jetstream import JetStreamBroker
 from shared.broker.lease import Lease
 from shared.broker.port import Broker
 from shared.clock import now_ms
+from shared.contracts import subjects
 from shared.runtime.app import build_app
+from shared.runtime.edge import connect_broker
 from shared.runtime.lifecycle import Lifecycle
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
@@ -37,27 +39,26 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
-        broker = await JetStreamBroker.connect(settings.nats_url, name=f"{COMPONENT}@{settings.instance}")
         tasks = TaskKeeper()
-        lifecycle.add_check("nats", broker.check)
-        lifecycle.on_drain(tasks.close)  # hands over before the sockets close, so a standby need not wait for the lease
+        broker = await connect_broker(NAME, settings, lifecycle, metrics, tasks)
         feed = PriceFeed(
             broker=broker,
-            lease=Lease(broker, COMPONENT, settings.instance),
+            lease=Lease(broker, NAME, settings.instance),
             source=source,
             instance=settings.instance,
             metrics=metrics,
             now_ms=now_ms,
         )
-        tasks.spawn(_run(feed, lifecycle), "price feed")
-        tasks.spawn(_watch(broker, lifecycle), "broker watch")
+        lifecycle.add_check(f"{NAME}.streams", lambda: _require_streams(broker))
+        lifecycle.on_drain(tasks.close)  # releases the lease first thing, so that a standby takes over at once
+        tasks.spawn(feed.run(), "price-feed").add_done_callback(lambda task: _fail_unless_cancelled(task, lifecycle))
         try:
             yield {}
         finally:
             await tasks.close()
             await broker.close()
 
-    return build_app(COMPONENT, lifespan=lifespan, routers=(), settings=settings, lifecycle=lifecycle, metrics=metrics)
+    return build_app(NAME, lifespan=lifespan, routers=(), settings=settings, lifecycle=lifecycle, metrics=metrics)
 
 
 def make_source(settings: PriceFeedSettings) -> PriceSource:
@@ -72,15 +73,13 @@ def make_source(settings: PriceFeedSettings) -> PriceSource:
     return Simulator(instruments, seed=settings.price_seed, ticks_per_s=settings.price_rate)
 
 
-async def _run(feed: PriceFeed, lifecycle: Lifecycle) -> None:
-    """Run the feed; should it ever fail, so does the process: a standby is better than a writer in pieces."""
-    try:
-        await feed.run()
-    finally:
-        if not lifecycle.draining:
-            lifecycle.fail("the price feed ended")
+async def _require_streams(broker: Broker) -> None:
+    """Raise NotFound, with its name, for a stream that is not provisioned."""
+    for stream in (subjects.PRICES, subjects.bucket_stream(subjects.LEASES)):
+        await broker.state(stream)
 
 
-async def _watch(broker: Broker, lifecycle: Lifecycle) -> None:
-    await broker.closed()
-    lifecycle.fail("the link to the broker is closed for good")
+def _fail_unless_cancelled(task: asyncio.Task[Any], lifecycle: Lifecycle) -> None:
+    """End the process with its feed: a standby is better than a writer in pieces."""
+    if not task.cancelled():
+        lifecycle.fail("the price feed failed")

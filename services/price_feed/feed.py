@@ -13,11 +13,13 @@ from shared.broker.lease import FENCE_HEADER, Lease
 from shared.broker.port import Broker, Message
 from shared.contracts import subjects
 from shared.contracts.events import PriceTick, SystemStatus
-from shared.errors import Unavailable
+from shared.errors import NotFound, Unavailable
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
-COMPONENT = "price_feed"
+NAME = "price_feed"
+"""Name of the service, its component on the status page, and its lease."""
+
 POSITION_HEADER = "Fanfare-Position"
 """Header with the source's position after the batch that a tick belongs to: where a successor goes on."""
 
@@ -87,7 +89,7 @@ class PriceFeed:
         while True:
             try:
                 return await self._broker.read_last(subjects.PRICES, wanted)
-            except Unavailable as error:
+            except (Unavailable, NotFound) as error:
                 self._log.warning("price_feed_waits_for_stored_prices", reason=str(error))
                 await asyncio.sleep(RETRY_S)
 
@@ -121,14 +123,14 @@ class PriceFeed:
     async def _publish_status(self, status: str, *, ticks_per_s: float) -> None:
         beat = SystemStatus.model_validate(
             {
-                "component": COMPONENT,
+                "component": NAME,
                 "instance": self._instance,
                 "status": status,
                 "metrics": {"ticksPerSecond": ticks_per_s, "leader": int(self._leads()), "fence": self._fence},
                 "timestamp": self._now_ms(),
             }
         )
-        await self._broker.publish(subjects.status(COMPONENT, self._instance), beat.to_json())
+        await self._broker.publish(subjects.status(NAME, self._instance), beat.to_json())
 
     def _leads(self) -> bool:
         return self._fence > 0 and self._lease.held()

@@ -8,9 +8,10 @@ before the server lets anybody else in, also when the process was frozen (SIGSTO
 What remains. `held()` is asked right before each act, so only what lies between that answer and the socket can come
 late: acts that a process which freezes in that very moment has handed to its client library and not yet written (for
 the price feed: the rest of one batch). Each act therefore carries the fence, the revision at which the lease was
-acquired, which only goes up. A receiver that remembers the highest fence and drops what is below it is exact; one
-that does not may see those late acts. Fences start anew with the bucket, that is when an unreplicated broker
-restarts; after any break of its link the holder stops until the bucket of now has confirmed the lease.
+acquired, which only goes up. A receiver that drops what is below the highest fence it has seen is exact; one that
+does not may see those late acts. Fences start anew with the bucket, which an unreplicated broker loses when it
+restarts: so a receiver forgets the highest fence when its link breaks, and the holder stops at such a break until the
+bucket has confirmed its lease.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ from typing import Any, NoReturn
 from shared.broker.port import Broker, Message
 from shared.clock import Clock
 from shared.contracts import subjects
-from shared.errors import Conflict, Unavailable
+from shared.errors import Conflict, NotFound, Unavailable
 
 FENCE_HEADER = "Fanfare-Fence"
 """Header that carries the fence of the writer with what it publishes."""
+
+_NO_ANSWER = (Unavailable, NotFound)
+"""The broker is away, or has no bucket (yet, or not any more): wait, it will be provisioned."""
 
 Act = Callable[[int], Coroutine[Any, Any, NoReturn]]
 """What the holder does, given its fence; it runs until it is cancelled, and asks `held()` before each act."""
@@ -93,7 +97,7 @@ class Lease:
         while True:
             try:
                 await self._claim()
-            except (Conflict, Unavailable):
+            except (Conflict, *_NO_ANSWER):
                 await self._pause()
             else:
                 return self._revision
@@ -115,7 +119,7 @@ class Lease:
             except Conflict:
                 self._held_until_s = -math.inf
                 return
-            except Unavailable:
+            except _NO_ANSWER:
                 if not self.held():
                     return
 
@@ -146,7 +150,7 @@ class Lease:
     async def _release(self) -> None:
         revision, self._revision, self._held_until_s = self._revision, 0, -math.inf
         # Refused or unanswered, the key goes by itself within ttl_s.
-        with contextlib.suppress(Conflict, Unavailable):
+        with contextlib.suppress(Conflict, *_NO_ANSWER):
             await self._broker.delete(subjects.LEASES, self._name, expect=revision)
 
     # -- reasons to look before it is time ------------------------------------------------------------------------

@@ -50,10 +50,10 @@ class FaultyBroker(MemoryBroker):
 class Party:
     """One process that wants the lease; it notes the fence whenever it acts."""
 
-    def __init__(self, server: MemoryServer, clock: TurnedClock, name: str) -> None:
+    def __init__(self, server: MemoryServer, clock: TurnedClock, name: str, renew_every_s: float = RENEW_S) -> None:
         self.broker = FaultyBroker(server)
         self.broker.clock = clock
-        self.lease = Lease(self.broker, "writer", name, ttl_s=TTL_S, renew_every_s=RENEW_S, clock=clock)
+        self.lease = Lease(self.broker, "writer", name, ttl_s=TTL_S, renew_every_s=renew_every_s, clock=clock)
         self.fences: list[int] = []
         self.acting = False
 
@@ -75,8 +75,8 @@ class Room:
         self.server = MemoryServer(clock=self.clock)
         self._tasks: dict[Party, asyncio.Task[NoReturn]] = {}
 
-    def enter(self, name: str) -> Party:
-        party = Party(self.server, self.clock, name)
+    def enter(self, name: str, *, renew_every_s: float = RENEW_S) -> Party:
+        party = Party(self.server, self.clock, name, renew_every_s)
         self._tasks[party] = asyncio.get_running_loop().create_task(party.lease.run(party.act))
         return party
 
@@ -144,6 +144,17 @@ async def test_a_clean_stop_hands_over_without_the_clock_moving(room: Room) -> N
     assert not holder.acting
     assert not holder.lease.held()
     assert other.fences > holder.fences
+
+
+async def test_a_release_is_heard_and_not_only_looked_for(room: Room) -> None:
+    holder = room.enter("a")
+    await until(lambda: holder.acting)
+    other = room.enter("b", renew_every_s=3600)
+    await looks()
+
+    await room.stop(holder)
+
+    await until(lambda: other.acting)
 
 
 async def test_the_holder_stops_before_the_server_lets_another_in(room: Room) -> None:
