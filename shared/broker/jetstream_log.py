@@ -192,11 +192,9 @@ def refusal(error: Mapping[str, Any], what: str) -> FanfareError:
             return Conflict(text)
         case 10054, _:  # message size exceeds maximum allowed
             return TooLarge("message", MAX_MESSAGE_BYTES)
-        case 10074, _:  # replicas > 1 on a single server
-            return BadInput(text)
         case _, 404:
             return NotFound(text)
-        case _, 400:
+        case _, 400 | 500:  # 500 is a configuration that it will not have; what may pass is 503
             return BadInput(text)
     return Unavailable(text)
 

@@ -15,6 +15,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from shared.errors import Unavailable
 
@@ -55,6 +56,7 @@ class EmbeddedNats:
         """
         self._dir, self._host, self._port, self._extra = data_dir.resolve(), host, port, extra_config
         self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
         self.url = ""
 
     async def __aenter__(self) -> EmbeddedNats:
@@ -72,16 +74,18 @@ class EmbeddedNats:
         Raises:
             Unavailable: the program is not installed, or it refuses to run; the message says why.
         """
-        self._process = await asyncio.create_subprocess_exec(
-            binary(),
-            "-c",
-            str(self._write_config()),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is for us: we stop first, then it
-            preexec_fn=_die_with_parent(),
-        )
+        config = self._write_config()
+        with self._open_log() as log:
+            self._process = await asyncio.create_subprocess_exec(
+                binary(),
+                "-c",
+                str(config),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,  # what it says before it has read where to log
+                start_new_session=True,  # a Ctrl-C is for us: we stop first, then it
+                preexec_fn=_die_with_parent(),
+            )
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 self.url = await self._listening(self._process)
@@ -142,10 +146,16 @@ class EmbeddedNats:
                 return str(json.loads(text)["nats"][0])
             await asyncio.sleep(_POLL_S)
 
+    def _open_log(self) -> BinaryIO:
+        log = self.log_file.open("ab")
+        self._log_start = log.tell()
+        return log
+
     def _last_words(self) -> str:
-        lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
-        fatal = [line for line in lines if "[FTL]" in line] or lines
-        return fatal[-1].partition("[FTL]")[2].strip() or fatal[-1] if fatal else "it left no word"
+        """Return what this start has logged last, which is why it ended."""
+        lines = self.log_file.read_bytes()[self._log_start :].decode(errors="replace").split("\n")
+        said = [line.rpartition("[FTL]")[2].strip() for line in lines if line.strip()]
+        return said[-1] if said else "it left no word"
 
     async def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn
 
 import pytest
 
+from shared.broker.jetstream import JetStreamBroker
+from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.broker.port import Broker, Message
 from shared.broker.serving import MAX_AT_ONCE
 from shared.contracts import subjects
@@ -17,6 +19,33 @@ from shared.errors import Conflict, Gone, NotFound, TooLarge, Unavailable
 from tests.support.listening import DEADLINE_S, Ear
 
 Connect = Callable[[], Awaitable[Broker]]
+
+
+@pytest.fixture(params=["memory", "jetstream"])
+def adapter_url(request: pytest.FixtureRequest) -> str:
+    """The address of the server; empty for the adapter that needs none."""
+    return request.getfixturevalue("nats_url") if request.param == "jetstream" else ""
+
+
+@pytest.fixture
+async def connect(adapter_url: str) -> AsyncIterator[Connect]:
+    """Makes brokers of one kind that meet, as edges do."""
+    made: list[Broker] = []
+    server = MemoryServer()
+
+    async def make() -> Broker:
+        made.append(await JetStreamBroker.connect(adapter_url, name="test") if adapter_url else MemoryBroker(server))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+
+
+@pytest.fixture
+async def broker(connect: Connect) -> Broker:
+    """One of them."""
+    return await connect()
 
 
 def fresh_room() -> str:
@@ -573,7 +602,7 @@ async def _outcome(asking: Awaitable[object]) -> str:
     return answer.decode() if isinstance(answer, bytes) else "done"
 
 
-async def _first(tasks: list[asyncio.Task[str]], count: int):  # type: ignore[no-untyped-def]
+async def _first(tasks: list[asyncio.Task[str]], count: int) -> AsyncIterator[asyncio.Task[str]]:
     pending = set(tasks)
     while count > 0:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE_S)

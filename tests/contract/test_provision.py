@@ -1,0 +1,91 @@
+"""Streams are made once and changed without losing what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from shared.broker.jetstream import JetStreamBroker
+from shared.broker.jetstream_admin import JetStreamAdmin
+from shared.broker.provision import configs, provision
+from shared.contracts import subjects
+from shared.contracts.ids import new_id
+from shared.errors import BadInput
+from tests.support.nats_server import NatsServer
+
+BrokerFactory = Callable[..., Awaitable[JetStreamBroker]]
+
+
+async def outcomes(url: str) -> set[str]:
+    done: set[str] = set()
+    await provision(url, report=lambda _name, outcome: done.add(outcome))
+    return done
+
+
+async def ensure(url: str, **changes: Any) -> None:
+    """Give stream CHAT these settings."""
+    admin = await JetStreamAdmin.connect(url, timeout_s=5)
+    try:
+        await admin.ensure_stream({"name": subjects.CHAT} | changes)
+    finally:
+        await admin.close()
+
+
+async def test_provisioning_again_changes_nothing(nats_server: NatsServer) -> None:
+    assert await outcomes(nats_server.url) == {"unchanged"}
+
+
+async def test_a_changed_stream_is_brought_back_and_keeps_its_messages_and_its_life(
+    nats_server: NatsServer, broker: BrokerFactory
+) -> None:
+    link, room = await broker(url=nats_server.url), subjects.chat_message(new_id())
+    appended = await link.append(room, b"kept", msg_id=new_id())
+    before = await link.state(subjects.CHAT)
+    await ensure(nats_server.url, max_msgs_per_subject=5)
+
+    assert await outcomes(nats_server.url) == {"unchanged", "updated"}
+
+    assert await outcomes(nats_server.url) == {"unchanged"}
+    assert await link.last_seq(subjects.CHAT, room) == appended.seq
+    assert await link.state(subjects.CHAT) == before
+
+
+async def test_an_operators_bump_changes_the_epoch_and_survives_provisioning(
+    nats_server: NatsServer, broker: BrokerFactory
+) -> None:
+    link = await broker(url=nats_server.url)
+    before = (await link.state(subjects.CHAT)).epoch
+    await ensure(nats_server.url, metadata={"epoch": "restored 2026-11-22"})
+    bumped = (await link.state(subjects.CHAT)).epoch
+    await ensure(nats_server.url, max_msgs_per_subject=5)
+    await provision(nats_server.url)
+
+    assert before != bumped == (await link.state(subjects.CHAT)).epoch
+    assert bumped.startswith(before)
+    assert len(bumped) <= 16
+
+
+async def test_a_refused_change_names_the_stream(nats_server: NatsServer) -> None:
+    with pytest.raises(BadInput, match="stream CHAT"):
+        await ensure(nats_server.url, storage="memory")
+    with pytest.raises(BadInput, match=r"stream CHAT.*replicas"):
+        await provision(nats_server.url, replicas=3)
+
+
+async def test_what_is_stored_survives_a_stop_and_a_start(nats_server: NatsServer, broker: BrokerFactory) -> None:
+    room = subjects.chat_message(new_id())
+    appended = await (await broker(url=nats_server.url)).append(room, b"x", msg_id=new_id())
+    await nats_server.stop()
+    await nats_server.start()
+
+    link = await broker(url=nats_server.url)
+    assert await link.last_seq(subjects.CHAT, room) == appended.seq
+
+
+def test_only_what_must_outlive_a_node_is_replicated() -> None:
+    replicas = {config["name"]: config["num_replicas"] for config in configs(3)}
+
+    assert replicas[subjects.CHAT] == replicas["KV_presence"] == 3
+    assert replicas[subjects.PRICES] == 1
