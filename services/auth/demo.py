@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import NamedTuple
+
 from services.auth.database import Database
 from services.auth.migrate import migrate
 from services.auth.passwords import Passwords
@@ -16,8 +19,16 @@ PASSWORD = "demo-password"  # noqa: S105  # known to everybody, and refused in p
 SCOPE = f"{USER_SCOPES} {Scope.OPS_READ} {Scope.NOTIFY_WRITE}"
 
 
-async def ensure_demo_user(settings: AuthSettings) -> tuple[str, str]:
-    """Make the demo account unless it is there, and return its name and password.
+class DemoAccount(NamedTuple):
+    """What a newcomer is told."""
+
+    username: str
+    password: str
+    user_id: str
+
+
+async def ensure_demo_user(settings: AuthSettings) -> DemoAccount:
+    """Make the demo account unless it is there, and return it.
 
     Raises:
         Forbidden: this is not a developer's machine.
@@ -28,10 +39,11 @@ async def ensure_demo_user(settings: AuthSettings) -> tuple[str, str]:
     passwords = Passwords(concurrency=1, waiting=0, metrics=Metrics())
     try:
         await migrate(database)
-        await Users(database, passwords).register(USERNAME, PASSWORD, "Demo", scope=SCOPE)
-    except Conflict:
-        pass
+        users = Users(database, passwords)
+        with suppress(Conflict):
+            await users.register(USERNAME, PASSWORD, "Demo", scope=SCOPE)
+        user = await users.authenticate(USERNAME, PASSWORD)
     finally:
         passwords.close()
         await database.close()
-    return USERNAME, PASSWORD
+    return DemoAccount(USERNAME, PASSWORD, user.id)

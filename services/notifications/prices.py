@@ -54,7 +54,7 @@ class PriceBoard:
         self._heard_at_s = clock()
         self._tasks = TaskKeeper()
         self._log = get_logger()
-        self._received = metrics.counter("price_ticks", "Ticks received", ["valid"])
+        self._received = metrics.counter("prices_received", "Ticks received", ["valid"])
         self._valid, self._invalid = self._received.labels("yes"), self._received.labels("no")
         self.stale = False
 

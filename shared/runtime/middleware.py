@@ -38,7 +38,7 @@ class BodyLimit:
             await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """Return the whole body, None if the client left; bodies here are small, so they are read before the app runs."""
+        """Return the whole body, None if the client left. Bodies are small, so they are read before the app runs."""
         body = bytearray()
         deadline = time.monotonic() + self._timeout_s
         while True:

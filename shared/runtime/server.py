@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Coroutine
 from types import FrameType
 from typing import Any
 
@@ -34,6 +35,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
+        self.listening = asyncio.Event()
         self._stop_asked = False
         self._drain: asyncio.Task[None] | None = None
 
@@ -52,6 +54,11 @@ class DrainingServer(uvicorn.Server):
         if self._drain is not None and self._drain.done():
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start; `listening` is set once connections are taken."""
+        await super().startup(sockets)
+        self.listening.set()
 
     @property
     def port(self) -> int:
@@ -107,9 +114,25 @@ def listen(settings: ServiceSettings) -> socket.socket:
 
 def run(name: str, app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> None:
     """Serve until told to stop; ends the process with status 1 if it failed, 0 after a clean stop."""
-    configure_logs(settings.log_level, service=name, instance=settings.instance, pretty=settings.log_format == "pretty")
-    configure_tracing(name, settings.instance)
+    observe(name, settings)
     server = make_server(app, settings, lifecycle)
-    server.run(sockets=[listen(settings)])
+    run_loop(server.serve(sockets=[listen(settings)]))
     if lifecycle.failure or not server.started:
         raise SystemExit(1)
+
+
+def observe(name: str, settings: ServiceSettings) -> None:
+    """Start logs and traces of this process; once, from main."""
+    configure_logs(settings.log_level, service=name, instance=settings.instance, pretty=settings.log_format == "pretty")
+    configure_tracing(name, settings.instance)
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on the fastest loop there is."""
+    factory = None
+    if sys.platform != "win32":
+        import uvloop  # noqa: PLC0415  # not to be had on Windows
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)

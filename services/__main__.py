@@ -1,0 +1,83 @@
+"""`python -m services` (make run): the suite in one process, with a NATS server of its own unless one is named."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from services.auth.demo import ensure_demo_user
+from services.auth.settings import AuthSettings
+from services.settings import SuiteSettings
+from services.suite import create_suite
+from shared.broker.provision import provision
+from shared.errors import FanfareError
+from shared.runtime.embedded import EmbeddedNats
+from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.server import DrainingServer, listen, make_server, observe, run_loop
+from shared.runtime.settings import load_settings
+
+WELCOME = """
+  Fanfare is up at {url}
+
+  Log in as {user} with the password {password}, or register. Then:
+    1. open a second browser window, log in as somebody else, and chat: {url}
+    2. watch prices move; add and remove symbols
+    3. notify yourself: nats pub -s {nats} notify.user.{user_id} '{{"title":"hi"}}'
+       without the nats tool: .venv/bin/python -m services.notify {user_id} hi
+
+  Ctrl-C stops everything.
+"""
+
+
+async def main(settings: SuiteSettings) -> int:
+    """Run until told to stop; return the process's status."""
+    lifecycle = Lifecycle()
+    listener = listen(settings)
+    base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with AsyncExitStack() as stack:
+        nats_url = settings.nats_url or await _start_nats(settings, stack)
+        await provision(nats_url)
+        settings.fanfare_data.mkdir(parents=True, exist_ok=True)
+        database_url = settings.database_url or f"sqlite+aiosqlite:///{settings.fanfare_data / 'auth.db'}"
+        app = create_suite(settings, lifecycle, nats_url=nats_url, database_url=database_url, base_url=base_url)
+        server = make_server(app, settings, lifecycle)
+        async with asyncio.TaskGroup() as group:
+            welcome = group.create_task(_welcome(server, settings, database_url, base_url, nats_url))
+            await server.serve(sockets=[listener])
+            welcome.cancel()
+    return 1 if lifecycle.failure or not server.started else 0
+
+
+async def _start_nats(settings: SuiteSettings, stack: AsyncExitStack) -> str:
+    data: Path = settings.fanfare_data / "nats"
+    return (await stack.enter_async_context(EmbeddedNats(data, settings.nats_port))).url
+
+
+async def _welcome(server: DrainingServer, settings: SuiteSettings, database_url: str, url: str, nats: str) -> None:
+    if settings.env != "development":
+        return
+    demo = await ensure_demo_user(AuthSettings(database_url=database_url))
+    await server.listening.wait()
+    print(WELCOME.format(url=url, user=demo.username, password=demo.password, user_id=demo.user_id, nats=nats))
+
+
+def start() -> None:
+    """Start the suite; what keeps it from starting is said in one line."""
+    settings = load_settings(SuiteSettings)
+    observe("suite", settings)
+    status = 0
+
+    async def run() -> None:
+        nonlocal status
+        status = await main(settings)
+
+    try:
+        run_loop(run())
+    except FanfareError as error:
+        raise SystemExit(f"fanfare: {error}") from error
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    start()
