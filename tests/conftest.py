@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from shared.broker.jetstream import JetStreamBroker
+from tests.support.edges import Edges, serving_keys
 from tests.support.nats_server import NatsServer
+from tests.support.tokens import Mint
 
 BrokerFactory = Callable[..., Awaitable[JetStreamBroker]]
 
@@ -40,3 +43,12 @@ async def broker(nats_url: str) -> AsyncIterator[BrokerFactory]:
     yield make
     for one in made:
         await one.close()
+
+
+@pytest.fixture
+async def edges(nats_url: str, tmp_path: Path) -> AsyncIterator[Edges]:
+    """Starts edges on the session's server: `await edges.chat()`, `await edges.notifications()`."""
+    async with AsyncExitStack() as stack:
+        mint = Mint()
+        jwks_url = await stack.enter_async_context(serving_keys(mint))
+        yield Edges(stack, nats_url, jwks_url, mint, tmp_path)

@@ -62,7 +62,7 @@ async def provision(
 def configs(replicas: int = 1) -> list[dict[str, Any]]:
     """Return the JetStream configuration of every stream and bucket."""
     return [
-        *(stream_config(spec, replicas if spec.replicated else 1) for spec in STREAMS),
+        *(stream_config(spec, replicas) for spec in STREAMS),
         *(bucket_config(spec, replicas) for spec in BUCKETS),
     ]
 
@@ -70,6 +70,7 @@ def configs(replicas: int = 1) -> list[dict[str, Any]]:
 def stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
     """Return the configuration of one stream."""
     config = _config(spec.name, spec.subjects, spec, replicas) | {
+        "num_replicas": replicas if spec.replicated else 1,
         "max_msgs_per_subject": spec.max_per_subject,
         "max_msg_size": spec.max_message_bytes,
         "duplicate_window": _ns(spec.dedupe_window_s),
@@ -114,7 +115,8 @@ def _config(name: str, patterns: tuple[str, ...], spec: StreamSpec | BucketSpec,
         "subjects": list(patterns),
         "retention": "limits",
         "discard": "old",
-        "storage": "memory" if spec.in_memory else "file",
+        # A server on its own forgets that a memory stream ever was when it restarts; a cluster remembers.
+        "storage": "memory" if spec.in_memory and replicas > 1 else "file",
         "num_replicas": replicas,
         "max_bytes": spec.max_bytes,
         "max_age": _ns(spec.max_age_s),
