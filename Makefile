@@ -8,11 +8,14 @@ PAGE_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/v
 COMPOSE := docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help run page check fmt test unit up down logs smoke lock clean
+.PHONY: help run notify page check fmt test unit up down logs smoke lock clean
 
 ##@ Use it
 run: $(STATE)/suite page ## Start everything in one process: NATS, the four services, the page (PORT, default 8080)
 	@exec $(BIN)/python -m services
+
+notify: $(STATE)/suite ## Send a notification to a user of `make run`: make notify TO=<user id> (TEXT, NATS_PORT)
+	@NATS_URL=nats://127.0.0.1:$(or $(NATS_PORT),4222) $(BIN)/python -m shared.broker.publish notify.user.$(TO) '{"title":"$(or $(TEXT),hi)"}'
 
 up: ## Start the whole suite with docker compose, two of each service (PORT, default 8080)
 	$(COMPOSE) up --build --detach --wait

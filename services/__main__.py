@@ -24,7 +24,7 @@ WELCOME = """
     1. open a second browser window, log in as somebody else, and chat: {url}
     2. watch prices move; add and remove symbols
     3. notify yourself: nats pub -s {nats} notify.user.{user_id} '{{"title":"hi"}}'
-       without the nats tool: .venv/bin/python -m services.notify {user_id} hi
+       without the nats tool: make notify TO={user_id}
 
   Ctrl-C stops everything.
 """

@@ -69,7 +69,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         stack.push_async_callback(part.close)
         await part.start()
     await typing.start()
-    edge.end_sessions_of(sessions)
+    edge.hold(sessions)
     throttle = MessageThrottle(
         edge.broker, limit=settings.message_limit, window_s=settings.message_window_s, metrics=metrics
     )

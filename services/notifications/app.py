@@ -76,7 +76,7 @@ async def _make_parts(
         await part.start()
     await statuses.start()
     await watchlists.start()
-    edge.end_sessions_of(sessions)
+    edge.hold(sessions)
     return NotificationsParts(
         settings=settings,
         authenticator=edge.authenticator,

@@ -26,6 +26,7 @@ MAX_JWKS_BYTES = 64 * 1024
 MAX_KEYS = 32
 FETCH_TIMEOUT_S = 3.0
 RETRY_S = 2.0
+FIRST_RETRY_S = 0.25
 
 Keys = Mapping[Id, Ed25519PublicKey]
 
@@ -97,7 +98,8 @@ class RemoteKeys:
         while True:
             async with self._one_flight:
                 fetched = await self._fetch()
-            await asyncio.sleep(self._refresh_s if fetched else min(RETRY_S, self._refresh_s))
+            wait_s = self._refresh_s if fetched else RETRY_S if self._keys else FIRST_RETRY_S
+            await asyncio.sleep(min(wait_s, self._refresh_s))
 
     async def check(self) -> None:
         """Pass once keys are known: a readiness check.
@@ -122,7 +124,9 @@ class RemoteKeys:
             keys = parse_jwks(await self._download())
         except (httpx.HTTPError, BadInput, TimeoutError) as error:
             self._fetches.labels("failed").inc()
-            self._log.warning("jwks_fetch_failed", url=self._url, error=repr(error), keys_in_use=len(self._keys))
+            # Before the first success the issuer may just be starting; readiness says that keys are missing.
+            log = self._log.warning if self._keys else self._log.info
+            log("jwks_fetch_failed", url=self._url, error=repr(error), keys_in_use=len(self._keys))
             return False
         self._fetches.labels("ok").inc()
         if keys.keys() != self._keys.keys():

@@ -22,6 +22,7 @@ from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
+from shared.runtime.status import publish_status
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
@@ -37,14 +38,19 @@ class Edge:
     deadletters: DeadLetters
     wheel: Wheel
     tasks: TaskKeeper
+    _name: str
+    _settings: ServiceSettings
     _revocations: Revocations
     _lifecycle: Lifecycle
-    _drain_s: float
 
-    def end_sessions_of(self, sessions: Sessions) -> None:
-        """End sessions when they are revoked, and ask them to leave when the process stops."""
+    def hold(self, sessions: Sessions) -> None:
+        """Look after a service's sessions: end the revoked ones, ask all to leave at a stop, say how many there are."""
         self._revocations.on_revoked(sessions.revoked)
-        self._lifecycle.on_drain(lambda: sessions.drain(self._drain_s))
+        self._lifecycle.on_drain(lambda: sessions.drain(self._settings.drain_s))
+        status = publish_status(
+            self.broker, self._name, self._settings.instance, self._lifecycle, lambda: {"sessions": len(sessions)}
+        )
+        self.tasks.spawn(status, "status")
 
 
 @asynccontextmanager
@@ -68,7 +74,7 @@ async def open_edge(
         tasks.spawn(_watch_lag(metrics), "loop-lag")
         try:
             authenticator = Authenticator(verifier, broker, revocations, settings.allowed_origins)
-            yield Edge(broker, authenticator, deadletters, wheel, tasks, revocations, lifecycle, settings.drain_s)
+            yield Edge(broker, authenticator, deadletters, wheel, tasks, name, settings, revocations, lifecycle)
         finally:
             await tasks.close()
             await deadletters.close()
