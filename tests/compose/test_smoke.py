@@ -163,10 +163,6 @@ class Chatter:
         async with asyncio.timeout(WAIT_S):
             await self._socket.wait_closed()
 
-    async def close(self) -> None:
-        """Leave."""
-        await self._socket.close()
-
     def _note(self, frame: Frame) -> None:
         if frame["type"] == "chat_message":
             self.seen.append(frame["data"]["content"])
@@ -174,7 +170,14 @@ class Chatter:
         assert frame["type"] not in ("gap", "resync", "error"), frame
 
 
-async def join(suite: Suite, user: User, room: str, cursor: str = "") -> Chatter:
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Closes at the end of a test what it opened."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def join(suite: Suite, stack: AsyncExitStack, user: User, room: str, cursor: str = "") -> Chatter:
     """Connect to a room through the proxy, on whichever edge it chooses; tried again while an edge is going away."""
     url = f"ws://127.0.0.1:{suite.port}/ws/chat?room={room}&cursor={cursor}"
     deadline_s = time.monotonic() + WAIT_S
@@ -185,18 +188,18 @@ async def join(suite: Suite, user: User, room: str, cursor: str = "") -> Chatter
         except (OSError, websockets.WebSocketException):
             if time.monotonic() > deadline_s:
                 raise
+    stack.push_async_callback(socket.close)
     first = json.loads(await socket.recv())
     assert first["type"] == "connected", first
     return Chatter(socket, first["data"], room)
 
 
-async def join_elsewhere(suite: Suite, user: User, room: str, edge: str) -> Chatter:
+async def join_elsewhere(suite: Suite, stack: AsyncExitStack, user: User, room: str, edge: str) -> Chatter:
     """Connect to a room on any edge but `edge`."""
     for _ in range(20):
-        chatter = await join(suite, user, room)
+        chatter = await join(suite, stack, user, room)
         if chatter.edge != edge:
             return chatter
-        await chatter.close()
     pytest.fail(f"20 connections, all on {edge}")
 
 
@@ -239,11 +242,11 @@ async def test_the_page_comes_with_its_guard_and_the_services_internals_do_not(s
             assert (await http.get(hidden)).status_code == 404, hidden
 
 
-async def test_two_users_on_two_edges_chat(suite: Suite) -> None:
+async def test_two_users_on_two_edges_chat(suite: Suite, stack: AsyncExitStack) -> None:
     alice, bob = await register(suite), await register(suite)
     room = room_name()
-    on_one = await join(suite, alice, room)
-    on_other = await join_elsewhere(suite, bob, room, on_one.edge)
+    on_one = await join(suite, stack, alice, room)
+    on_other = await join_elsewhere(suite, stack, bob, room, on_one.edge)
 
     await on_one.say("from alice")
     await on_other.say("from bob")
@@ -281,25 +284,38 @@ async def test_a_stream_is_refused_before_it_starts_without_a_token(suite: Suite
     assert refused.headers["content-type"] == "application/problem+json"
 
 
-async def test_clients_of_a_killed_edge_go_on_elsewhere_and_nothing_is_lost_or_doubled(suite: Suite) -> None:
+async def test_uploads_that_are_broken_off_take_no_replica_out_of_service(suite: Suite) -> None:
+    request = b"POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+    for _ in range(10):
+        _, writer = await asyncio.open_connection("127.0.0.1", suite.port)
+        writer.write(request)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with httpx.AsyncClient(base_url=suite.url, timeout=WAIT_S) as http:
+        for _ in range(4):
+            assert (await http.get("/api/auth/me")).status_code == 401
+
+
+async def test_clients_of_a_killed_edge_go_on_elsewhere_and_nothing_is_lost_or_doubled(
+    suite: Suite, stack: AsyncExitStack
+) -> None:
     alice, bob = await register(suite), await register(suite)
     room = room_name()
-    async with AsyncExitStack() as stack:
-        stays = await join(suite, alice, room)
-        stack.push_async_callback(stays.close)
-        falls = await join_elsewhere(suite, bob, room, stays.edge)
-        await stays.say("before 1")
-        await stays.say("before 2")
-        await falls.hear("before 1", "before 2")
+    stays = await join(suite, stack, alice, room)
+    falls = await join_elsewhere(suite, stack, bob, room, stays.edge)
+    await stays.say("before 1")
+    await stays.say("before 2")
+    await falls.hear("before 1", "before 2")
 
-        kill(suite, falls.edge)
-        await falls.lost()
-        await stays.say("while away 1")
-        await stays.say("while away 2")
-        back = await join(suite, bob, room, cursor=falls.cursor)
-        stack.push_async_callback(back.close)
-        await stays.say("after")
-        await back.hear("while away 1", "while away 2", "after")
+    kill(suite, falls.edge)
+    await falls.lost()
+    await stays.say("while away 1")
+    await stays.say("while away 2")
+    back = await join(suite, stack, bob, room, cursor=falls.cursor)
+    await stays.say("after")
+    await back.hear("while away 1", "while away 2", "after")
 
     assert back.edge == stays.edge
     assert falls.seen + back.seen == ["before 1", "before 2", "while away 1", "while away 2", "after"]

@@ -142,6 +142,8 @@ async def as_price_feed(broker: Broker) -> None:
     await broker.publish(subjects.price("ACME"), b"{}")
     await broker.publish(subjects.status("price_feed", new_id()), b"{}")
     await broker.read_last(subjects.PRICES, [subjects.price("ACME")])
+    for stream in (subjects.PRICES, subjects.bucket_stream(subjects.LEASES)):
+        await broker.state(stream)
     await use_key(broker, subjects.LEASES, "price_feed")
 
 
