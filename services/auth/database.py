@@ -88,7 +88,9 @@ def _sqlite(url: URL) -> AsyncEngine:
     """Return an engine whose transactions take the write lock as they begin.
 
     SQLite's own BEGIN takes it at the first write and fails at once if another transaction wrote since our first
-    read; waiting for the lock first turns that into a short queue. Transactions here are a few statements long.
+    read; waiting for the lock first turns that into a short queue. Transactions here are a few statements long. A
+    write-ahead log would let readers pass, but here nobody reads without the lock, and two processes that switch a
+    new file to it at once are told "locked" whatever the timeout.
     """
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ def _sqlite(url: URL) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None
-        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine.sync_engine, "begin")
