@@ -32,6 +32,9 @@ class ServiceSettings(BaseSettings):
         nats_url: NATS servers, comma separated, each with user and password where needed.
         allowed_origins: pages of other origins that may connect with a cookie, e.g. `https://app.example.com`.
         trusted_proxies: addresses or networks whose X-Forwarded-For and -Proto are believed; never `*`.
+        auth_jwks_url: where the public keys are that tokens are checked with.
+        auth_issuer, auth_audience: what tokens must name as `iss` and `aud`.
+        log_level, log_format: debug, info, warning or error; json, or pretty for a person at a terminal.
         drain_s: over how long open connections are asked to leave at a stop, in seconds.
         instance: INSTANCE. This process's name on the bus: an id.
         max_body_bytes: HTTP request bodies above this are refused with 413.
