@@ -34,8 +34,8 @@ Key = TypeVar("Key")
 class Revocations:
     """What has been revoked, for `check` on each new connection and `on_revoked` for those that live."""
 
-    def __init__(self, broker: Broker, *, metrics: Metrics | None = None) -> None:
-        self._broker = broker
+    def __init__(self, broker: Broker, *, metrics: Metrics | None = None, reconcile_s: float = RECONCILE_S) -> None:
+        self._broker, self._reconcile_s = broker, reconcile_s
         self._sessions: dict[tuple[str, str], int] = {}
         self._all_before_ms: dict[str, int] = {}
         self._seen_seq: dict[str, int] = {}
@@ -56,7 +56,7 @@ class Revocations:
             await self._retry(self._load)
             self._loaded = True
             try:
-                async with asyncio.timeout(RECONCILE_S):
+                async with asyncio.timeout(self._reconcile_s):
                     await self._stale.wait()
             except TimeoutError:
                 continue

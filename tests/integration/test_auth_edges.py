@@ -226,27 +226,3 @@ async def test_a_logout_while_the_broker_is_away_reaches_the_edges_when_it_is_ba
             await edge.ends(holder)
         with pytest.raises(SessionRevoked):
             await edge.connect(token=session["access_token"])
-
-
-async def test_an_edge_that_lost_its_link_learns_what_it_missed(
-    auth: RunningAuth, nats_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = await auth.new_user()
-    async with running_edge(auth, nats_url) as edge:
-        holder = await edge.connect(token=session["access_token"])
-        revocations = edge.authenticator._revocations
-        monkeypatch.setattr(Revocations, "_apply", lambda *_: None)
-        await auth.post("logout", token=session["access_token"])
-        await until_seen(revocations, session["user"]["id"])
-        monkeypatch.undo()
-
-        revocations._seen_seq.clear()
-        revocations._stale.set()
-
-        await edge.ends(holder)
-
-
-async def until_seen(revocations: Revocations, user: str) -> None:
-    async with asyncio.timeout(10):
-        while f"auth.revoked.{user}" not in revocations._seen_seq:
-            await asyncio.sleep(0.01)

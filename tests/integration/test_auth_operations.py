@@ -31,6 +31,7 @@ from shared.auth.tokens import TokenVerifier
 from shared.clock import now_ms
 from shared.errors import Forbidden, Unauthorized, Unavailable
 from tests.support.auth_service import PASSWORD, RunningAuth, running_auth
+from tests.support.postgres import postgres_server
 
 pytest_plugins = ["tests.support.auth_fixtures"]
 
@@ -230,6 +231,26 @@ async def test_readiness_asks_the_database_and_the_broker(auth: RunningAuth) -> 
     metrics = (await auth.http.get("/metrics")).text
     assert "fanfare_auth_logins_total" in metrics
     assert "fanfare_argon2_in_flight" in metrics
+
+
+async def test_while_the_database_is_away_logins_fail_fast_and_then_go_on(nats_url: str) -> None:
+    with postgres_server() as server:
+        settings = AuthSettings(port=0, database_url=server.new_database(), nats_url=nats_url)
+        async with running_auth(settings) as auth:
+            session = await auth.new_user()
+            body = {"username": session["user"]["username"], "password": PASSWORD}
+
+            await asyncio.to_thread(server.stop)
+            async with asyncio.timeout(5):
+                answers = await asyncio.gather(*(auth.post("login", body) for _ in range(5)))
+                answers.append(await auth.post("refresh", {"refresh_token": session["refresh_token"]}))
+            assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "unavailable")] * 6
+            assert "database" in (await auth.http.get("/readyz")).json()["reasons"]
+            assert (await auth.http.get("/.well-known/jwks.json")).status_code == 200
+            await asyncio.to_thread(server.start)
+
+            assert await auth.login(body["username"])
+            assert (await auth.http.get("/readyz")).status_code == 200
 
 
 @pytest.mark.parametrize(

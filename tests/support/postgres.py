@@ -24,15 +24,18 @@ class PostgresServer:
         self._binaries, self._directory = binaries, directory
         self._data = directory / "data"
 
-    def start(self) -> None:
-        """Make the cluster and start it; returns when it accepts connections."""
+    def create(self) -> None:
+        """Make the cluster."""
         self._run("initdb", "-D", str(self._data), "-U", _ACCOUNT, "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def start(self) -> None:
+        """Start it; returns when it accepts connections."""
         options = f"-k {self._directory} -c listen_addresses='' -c fsync=off -c max_connections=100"
         log = str(self._directory / "log")
         self._run("pg_ctl", "-D", str(self._data), "-l", log, "-o", options, "-t", str(_LISTEN_TRIES), "-w", "start")
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop it at once, as a crash would."""
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
 
     def new_database(self) -> str:
@@ -69,6 +72,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         os.chown(directory, account.pw_uid, account.pw_gid)
     server = PostgresServer(binaries, directory)
     try:
+        server.create()
         server.start()
         try:
             yield server
