@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from shared.clock import Clock, monotonic_s
@@ -27,7 +28,8 @@ class Timer:
 class Wheel:
     """Timers by tick. Scheduling, cancelling and firing cost the same with ten timers or a hundred thousand.
 
-    A callback runs at most two ticks late (40 ms); one that raises is logged and does not stop the others.
+    A callback runs at most two ticks late (40 ms) and never early; one that raises is logged and does not stop the
+    others.
     """
 
     def __init__(self, clock: Clock = monotonic_s) -> None:
@@ -39,7 +41,7 @@ class Wheel:
     def after(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` once, `delay_s` from now."""
         timer = Timer(callback)
-        due = max(self._tick_of(self._clock() + delay_s), self._turned + 1)
+        due = max(math.ceil((self._clock() + delay_s) / TICK_S), self._turned + 1)
         self._slots.setdefault(due, []).append(timer)
         return timer
 
