@@ -1,7 +1,11 @@
-"""A demo account, so that a newcomer can log in at once; for a developer's machine only."""
+"""A demo account, so that a newcomer can log in at once; for a developer's machine only.
+
+`make run` makes it by itself; compose by `python -m services.auth.demo`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -12,6 +16,7 @@ from services.auth.settings import AuthSettings
 from services.auth.users import Users
 from shared.contracts.claims import USER_SCOPES, Scope
 from shared.errors import Conflict, Forbidden
+from shared.runtime.settings import load_settings
 from shared.telemetry.metrics import Metrics
 
 USERNAME = "demo"
@@ -47,3 +52,14 @@ async def ensure_demo_user(settings: AuthSettings) -> DemoAccount:
         passwords.close()
         await database.close()
     return DemoAccount(USERNAME, PASSWORD, user.id)
+
+
+def main() -> None:
+    """Make the account on a developer's machine, and nothing anywhere else."""
+    settings = load_settings(AuthSettings)
+    if settings.env == "development":
+        asyncio.run(ensure_demo_user(settings))
+
+
+if __name__ == "__main__":
+    main()

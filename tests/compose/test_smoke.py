@@ -242,6 +242,13 @@ async def test_the_page_comes_with_its_guard_and_the_services_internals_do_not(s
             assert (await http.get(hidden)).status_code == 404, hidden
 
 
+async def test_the_account_that_the_page_offers_can_log_in(suite: Suite) -> None:
+    async with httpx.AsyncClient(base_url=suite.url, timeout=WAIT_S) as http:
+        login = await http.post("/api/auth/login", json={"username": "demo", "password": "demo-password"})
+
+    assert login.status_code == 200, login.text
+
+
 async def test_two_users_on_two_edges_chat(suite: Suite, stack: AsyncExitStack) -> None:
     alice, bob = await register(suite), await register(suite)
     room = room_name()
