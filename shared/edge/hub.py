@@ -44,10 +44,11 @@ Encoder = Callable[[Message, str], Event]
 
 @dataclass(slots=True)
 class _Interest:
-    """A topic and the live subscription that feeds it."""
+    """A topic, the live subscription that feeds it, and how many are being replayed to before they listen."""
 
     topic: Topic
     subscription: Subscription
+    joining: int = 0
 
 
 class Hub:
@@ -72,7 +73,7 @@ class Hub:
         self._on_resync, self._clock = on_resync, clock
         self._interests: dict[str, _Interest] = {}
         self._epochs: dict[str, str] = {}
-        self._opening: dict[str, asyncio.Future[Topic]] = {}
+        self._opening: dict[str, asyncio.Future[_Interest]] = {}
         self._tasks = TaskKeeper()
         self._replayer = Replayer(broker, metrics)
         self._wake = asyncio.Event()
@@ -98,7 +99,7 @@ class Hub:
 
     async def position(self, stream: str, subject: str) -> Position:
         """Return where a new reader of `subject` starts; the interest is held long enough to attach there."""
-        return (await self._open(stream, subject)).position
+        return (await self._open(stream, subject)).topic.position
 
     async def epoch(self, stream: str) -> str:
         """Return the epoch of `stream`, as last seen: reconciling renews it."""
@@ -112,10 +113,15 @@ class Hub:
         Returns:
             None if the replay was complete; else the gap that was announced by nobody yet: the caller tells its client.
         """
-        topic = await self._open(stream, subject)
-        gap = await self._replayer.replay(topic, listener, after, self._encode)
-        topic.listeners[listener] = None
-        topic.idle_since_s = None
+        interest = await self._open(stream, subject)
+        topic = interest.topic
+        interest.joining += 1  # a slow client may be replayed to for longer than an idle topic is kept
+        try:
+            gap = await self._replayer.replay(topic, listener, after, self._encode)
+            topic.listeners[listener] = None
+        finally:
+            interest.joining -= 1
+            topic.idle_since_s = None if topic.listeners else self._clock()
         return gap
 
     def detach(self, subject: str, listener: Listener) -> None:
@@ -134,17 +140,17 @@ class Hub:
 
     # -- open ---------------------------------------------------------------------------------------------------------
 
-    async def _open(self, stream: str, subject: str) -> Topic:
+    async def _open(self, stream: str, subject: str) -> _Interest:
         if (interest := self._interests.get(subject)) is not None:
             if interest.topic.idle_since_s is not None:
                 interest.topic.idle_since_s = self._clock()
-            return interest.topic
+            return interest
         if (opening := self._opening.get(subject)) is None:
             opening = self._opening[subject] = self._tasks.spawn(self._subscribe(stream, subject), f"open {subject}")
             opening.add_done_callback(lambda _done: self._opening.pop(subject, None))
         return await asyncio.shield(opening)
 
-    async def _subscribe(self, stream: str, subject: str) -> Topic:
+    async def _subscribe(self, stream: str, subject: str) -> _Interest:
         """Subscribe first, read the target after: what is stored in between arrives live or leaves a visible gap."""
         early: list[Message] = []
         receive: Callable[[Message], object] = early.append
@@ -154,14 +160,13 @@ class Hub:
 
         subscription = await self._broker.subscribe(subjects.live(subject), handler)
         try:
-            state = await self._broker.state(stream)
-            last = await self._broker.last_seq(stream, subject)
+            place = await self._place(stream, subject)
         except FanfareError:
             await subscription.close()
             raise
-        topic = Topic(stream, subject, Position(state.epoch, max(last, 0)))
+        topic = Topic(stream, subject, place)
         topic.idle_since_s = self._clock()
-        self._interests[subject] = _Interest(topic, subscription)
+        interest = self._interests[subject] = _Interest(topic, subscription)
         self._topics_open.set(len(self._interests))
 
         def live(message: Message) -> None:
@@ -170,7 +175,15 @@ class Hub:
         receive = live
         for message in early:
             live(message)
-        return topic
+        return interest
+
+    async def _place(self, stream: str, subject: str) -> Position:
+        """Return where `subject` is now: at its stream's end, so that a reader of an empty subject has a place too.
+
+        With the subject's own last sequence, 0, it would look like one who missed all that has expired since.
+        """
+        state = await self._broker.state(stream)
+        return Position(state.epoch, max(state.last_seq, await self._broker.last_seq(stream, subject)))
 
     # -- live ---------------------------------------------------------------------------------------------------------
 
@@ -284,15 +297,14 @@ class Hub:
                 topic = interest.topic
                 topic.suspect_epoch = topic.suspect_epoch and topic.stream != stream
                 if topic.stream == stream and topic.epoch != state.epoch:
-                    last = await self._broker.last_seq(stream, topic.subject)
-                    topic.restart(Position(state.epoch, last))
+                    topic.restart(await self._place(stream, topic.subject))
                     self._on_resync(topic)
 
     async def _drop_idle(self) -> None:
         now = self._clock()
         for subject, interest in list(self._interests.items()):
-            idle_since_s = interest.topic.idle_since_s
-            if idle_since_s is not None and now - idle_since_s > LINGER_S and not interest.topic.listeners:
+            idle_since_s, used = interest.topic.idle_since_s, interest.topic.listeners or interest.joining
+            if idle_since_s is not None and now - idle_since_s > LINGER_S and not used:
                 del self._interests[subject]
                 await interest.subscription.close()
         self._topics_open.set(len(self._interests))

@@ -19,7 +19,11 @@ from shared.edge.topic import Topic
 from shared.telemetry.metrics import Metrics
 
 REPLAY_PAGE = 200
+RING_STEP = 16
+CAUGHT_UP_POLL_S = 0.02
 MAX_REPLAY = 1_000
+"""A resume that has this many to read, or more, is a gap. No stream keeps fewer of one subject (`max_per_subject`), so
+a subject that its own limit has trimmed behind a client's back is a gap too, and never a hole."""
 
 Encode = Callable[[Topic, Message], Event | None]
 
@@ -35,9 +39,10 @@ class GapReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages of `subject` after `start` may be missing; what follows `end` is delivered."""
+    """Messages of `subject` after `start` may be missing; what follows `end` of `epoch` is delivered."""
 
     subject: str
+    epoch: str
     start: int
     end: int
     reason: GapReason
@@ -61,66 +66,94 @@ class Replayer:
 
         So the caller can add the listener to the topic at once, and no message falls in between.
         """
+        reason = await self._obstacle(topic, after)
+        if reason is not None:
+            return self._gap(topic, after.seq, reason)
+        return await self._bring_up(topic, listener, after, encode)
+
+    async def _obstacle(self, topic: Topic, after: Position) -> GapReason | None:
+        """Return why the stream cannot tell what came after a place; None if it can."""
         if after.epoch != topic.epoch:
-            return self._gap(topic, after.seq, GapReason.EPOCH)
-        if after.seq > topic.seq:
-            return self._gap(topic, after.seq, GapReason.UNKNOWN)
-        reached = after.seq
-        if topic.recent(reached) is None and not await self._complete_since(topic, reached):
-            return self._gap(topic, reached, GapReason.EXPIRED)
-        # Live messages push events out of the ring while we read: read on until the ring takes over.
-        while (recent := topic.recent(reached)) is None:
-            history = await self._collect(topic, reached)
-            if history is None:
-                return self._gap(topic, reached, GapReason.TOO_MANY)
-            messages, reached = history
-            await self._deliver(topic, listener, messages, encode)
-        for event in recent:
-            listener.deliver(event)
-        self._replayed.inc(len(recent))
-        self._outcomes.labels("complete").inc()
+            return GapReason.EPOCH
+        if after.seq > topic.seq and not await self._was_given_out(topic, after):
+            return GapReason.UNKNOWN
+        if topic.recent(after.seq) is None and not await self._complete_since(topic, after.seq):
+            return GapReason.EXPIRED
         return None
+
+    async def _bring_up(self, topic: Topic, listener: Listener, after: Position, encode: Encode) -> Gap | None:
+        """Deliver until what is left fits one step; what comes live meanwhile pushes events out of the ring."""
+        reached = after.seq
+        while topic.epoch == after.epoch:
+            recent = topic.recent(reached)
+            if recent is None:
+                history = await self._collect(topic, reached)
+                if history is None:
+                    return self._gap(topic, reached, GapReason.TOO_MANY)
+                messages, reached = history
+                await self._deliver(topic, listener, messages, encode)
+            else:
+                self._hand_over(listener, recent[:RING_STEP])
+                if len(recent) <= RING_STEP:
+                    self._outcomes.labels("complete").inc()
+                    return None
+                reached = recent[RING_STEP - 1].seq
+                await listener.writable()
+        return self._gap(topic, reached, GapReason.EPOCH)
 
     async def _collect(self, topic: Topic, after_seq: int) -> tuple[list[Message], int] | None:
         """Read until the ring takes over; None if that is too much: nothing of it has been delivered then."""
         messages: list[Message] = []
-        while topic.recent(after_seq) is None:
+        while (recent := topic.recent(after_seq)) is None:
             page = await self._broker.read_after(topic.stream, topic.subject, after_seq, limit=REPLAY_PAGE)
             messages += page.messages
-            if len(messages) > MAX_REPLAY:
+            if len(messages) >= MAX_REPLAY:
                 return None
             if page.messages:
                 after_seq = page.messages[-1].seq
             elif not page.more:
                 after_seq = await self._caught_up(topic, after_seq)
-        return messages, after_seq
+        return None if len(messages) + len(recent) >= MAX_REPLAY else (messages, after_seq)
 
     async def _deliver(self, topic: Topic, listener: Listener, messages: list[Message], encode: Encode) -> None:
         for number, message in enumerate(messages, 1):
             if (event := encode(topic, message)) is not None:
-                listener.deliver(event)
-                self._replayed.inc()
-            if number % REPLAY_PAGE == 0:
+                self._hand_over(listener, [event])
                 await listener.writable()
+            if number % REPLAY_PAGE == 0:
                 await asyncio.sleep(0)
+
+    def _hand_over(self, listener: Listener, events: list[Event]) -> None:
+        for event in events:
+            listener.deliver(event)
+        self._replayed.inc(len(events))
 
     async def _caught_up(self, topic: Topic, after_seq: int) -> int:
         """A replica had nothing more, yet the ring begins later: it is behind, or there is nothing in between."""
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(CAUGHT_UP_POLL_S)
         last = await self._broker.last_seq(topic.stream, topic.subject)
         return topic.seq if last <= after_seq else after_seq
 
+    async def _was_given_out(self, topic: Topic, place: Position) -> bool:
+        """Whether `place` lies in the stream, ahead of this topic: the client comes from an edge that was faster.
+
+        Returns once this topic has emitted what the client has seen already, so that it is not delivered twice.
+        """
+        if place.seq > (await self._broker.state(topic.stream)).last_seq:
+            return False
+        seen = min(place.seq, await self._broker.last_seq(topic.stream, topic.subject))
+        while topic.seq < seen and topic.epoch == place.epoch:  # noqa: ASYNC110  # rare and short: no waiters for it
+            await asyncio.sleep(CAUGHT_UP_POLL_S)
+        return topic.epoch == place.epoch
+
     async def _complete_since(self, topic: Topic, seq: int) -> bool:
-        """Whether the stream still holds all that came after `seq` on this subject."""
+        """Whether the stream still holds all that came after `seq` on this subject, as far as age and size go."""
         state = await self._broker.state(topic.stream)
         if state.first_seq <= seq + 1:
-            return True
-        first = await self._broker.read_after(topic.stream, topic.subject, seq - 1, limit=1)
-        if first.messages and first.messages[0].seq == seq:
             return True
         oldest = await self._broker.read_after(topic.stream, topic.subject, 0, limit=1)
         return bool(oldest.messages) and oldest.messages[0].seq <= seq
 
     def _gap(self, topic: Topic, start: int, reason: GapReason) -> Gap:
         self._outcomes.labels(reason.value).inc()
-        return Gap(topic.subject, start, topic.seq, reason)
+        return Gap(topic.subject, topic.epoch, start, topic.seq, reason)
