@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from shared.runtime.guards import GuardedWebSocketProtocol, guarded_http
+from shared.edge.wire.guards import GuardedWebSocketProtocol, guarded_http
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.telemetry.logs import configure_logs
