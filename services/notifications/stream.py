@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from services.notifications.parts import NotificationsParts
 from services.notifications.positions import Positions
 from services.notifications.prices import PriceFlow
+from services.notifications.watchlists import NO_WATCHLIST, Watchlist
 from shared.auth.principal import Principal
 from shared.clock import now_ms, now_s
 from shared.contracts import subjects
@@ -17,6 +19,7 @@ from shared.contracts.claims import Scope
 from shared.contracts.cursor import Position, Vector
 from shared.contracts.ids import require_id
 from shared.contracts.wire_errors import error_data
+from shared.edge.commands import ENDED
 from shared.edge.event import Event, make_event
 from shared.edge.outbox import Outbox
 from shared.edge.overflow import OverflowLimits
@@ -58,7 +61,7 @@ class StreamSession:
         self._outbox = Outbox(OverflowLimits(lossless_bytes=parts.settings.backlog_bytes))
         self._flow = PriceFlow(parts.prices, parts.wheel, self, rate_hz=wanted.rate_hz)
         self._asked = wanted.symbols
-        self._watchlist: frozenset[str] = frozenset()
+        self._watchlist = NO_WATCHLIST
         self._timers: list[Timer] = []
         self.name = ""
 
@@ -76,12 +79,12 @@ class StreamSession:
         starts = self._positions.start(self._wanted.cursor, here)
         self.deliver(self._connected())
         self._watch_expiry()
-        self._watchlist = await self._parts.watchlists.get(self.user_id)
         self._watch_symbols()
+        self.watchlist_changed(await self._parts.watchlists.get(self.user_id))
         if Scope.OPS_READ in self.principal.scopes:
             self._parts.statuses.add(self)
         if not self._wanted.readable:
-            self._lost(self._own, GapReason.UNKNOWN)
+            self.resync(self._own, here[self._own], GapReason.UNKNOWN)
         for subject, start in starts.items():
             gap = await hub.attach(subjects.NOTIFY, subject, self, start)
             if gap is not None:
@@ -92,6 +95,7 @@ class StreamSession:
     async def events(self) -> AsyncIterator[bytes]:
         """Yield what the client is sent, as much at once as waits, until the stream ends."""
         starting = self._parts.tasks.spawn(self._try_begin(), f"stream {self.name}")
+        starting.add_done_callback(self._end_if_failed)
         try:
             while events := await self._outbox.take():
                 yield b"".join(event.to_sse(named=self._wanted.named) for event in events)
@@ -138,22 +142,24 @@ class StreamSession:
         self.deliver(make_event("reconnect", data))
         self._outbox.close()
 
-    def watchlist_changed(self, symbols: frozenset[str]) -> None:
-        """Follow the user's watchlist."""
-        self._watchlist = symbols
-        self._watch_symbols()
+    def watchlist_changed(self, watchlist: Watchlist) -> None:
+        """Follow the user's watchlist; what is older than what is known came late."""
+        if watchlist.revision > self._watchlist.revision:
+            self._watchlist = watchlist
+            self._watch_symbols()
 
-    def resync(self, subject: str, position: Position) -> None:
-        """Announce that a subject's history was made anew; go on from `position`."""
+    def resync(self, subject: str, position: Position, reason: GapReason = GapReason.EPOCH) -> None:
+        """Announce that what the client knows of a subject is to be loaded anew; go on from `position`."""
         self._positions.restart(subject, position)
-        self._lost(subject, GapReason.EPOCH)
+        data = {"topic": self._topic(subject), "reason": reason}
+        self.deliver(make_event("resync", data).at(self._positions.cursor))
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
     async def _command(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out a POST that names this stream; it may have come from any edge."""
         if command.get("user") != self.user_id:
-            raise Gone("the stream has ended; open a new one")
+            raise Gone(ENDED)
         match command.get("op"):
             case "symbols":
                 changed = (self._asked | set(command["add"])) - set(command["remove"])
@@ -171,7 +177,11 @@ class StreamSession:
         principal = await self._parts.authenticator.token(token)
         if principal.user_id != self.user_id:
             raise Unauthorized("a stream cannot change its user")
+        principal.require(Scope.STREAM)
+        check_topics(principal, list(self._topics), self._parts.settings.max_topics)
         self.principal = principal
+        if Scope.OPS_READ not in principal.scopes:
+            self._parts.statuses.remove(self)
         self._watch_expiry()
         return {"expiresAt": principal.expires_at_s * 1000}
 
@@ -187,6 +197,11 @@ class StreamSession:
         except FanfareError as error:
             self.end(error)
 
+    def _end_if_failed(self, starting: asyncio.Task[None]) -> None:
+        """End the stream rather than leave it open and silent; the task's keeper has logged why."""
+        if starting.cancelled() or starting.exception() is not None:
+            self._outbox.close()
+
     def _connected(self) -> Event:
         data = {
             "timestamp": now_ms(),
@@ -199,19 +214,15 @@ class StreamSession:
         return make_event("connected", data).at(self._positions.cursor)
 
     def _watch_symbols(self) -> None:
-        self._flow.set_symbols(self._asked | self._watchlist)
+        self._flow.set_symbols(self._asked | self._watchlist.symbols)
 
     def _announce(self, gap: Gap) -> None:
         if gap.starts_over:
-            self._lost(gap.subject, gap.reason)
+            self.resync(gap.subject, Position(gap.epoch, gap.end), gap.reason)
             return
         self._positions.move(gap.subject, gap.end)
         data = {"topic": self._topic(gap.subject), "from": gap.start, "to": gap.end, "reason": gap.reason}
         self.deliver(make_event("gap", data).at(self._positions.cursor))
-
-    def _lost(self, subject: str, reason: GapReason) -> None:
-        data = {"topic": self._topic(subject), "reason": reason}
-        self.deliver(make_event("resync", data).at(self._positions.cursor))
 
     def _topic(self, subject: str) -> str | None:
         """Return the topic's name; None for the user's own notifications."""

@@ -14,10 +14,26 @@ from shared.broker.port import Broker, Message, Subscription
 from shared.contracts import subjects
 from shared.contracts.ids import new_id
 from shared.contracts.wire_errors import problem
-from shared.errors import BadInput, FanfareError, Gone, NotFound
+from shared.errors import (
+    BadInput,
+    Conflict,
+    FanfareError,
+    Forbidden,
+    Gone,
+    NotFound,
+    SessionRevoked,
+    TokenExpired,
+    Unauthorized,
+)
 
 CommandHandler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 COMMAND_TIMEOUT_S = 2.0
+ENDED = "the stream has ended; open a new one"
+
+_REFUSALS: dict[str, type[FanfareError]] = {
+    kind.code: kind for kind in (BadInput, Conflict, Forbidden, Gone, SessionRevoked, TokenExpired, Unauthorized)
+}
+"""What a session's refusal becomes again at the edge that asked."""
 
 
 class Commands:
@@ -56,22 +72,24 @@ class Commands:
         Raises:
             NotFound: the name cannot be a session's.
             Gone: its edge or the session itself is no more.
+            FanfareError: whatever else the session refuses with.
         """
         edge, dot, session = name.partition(".")
         if not dot:
             raise NotFound("no such session")
         subject = subjects.session_command(edge, session)
-        answer = from_json(await self._broker.request(subject, to_json(command), timeout_s=COMMAND_TIMEOUT_S))
-        if answer.get("error") == "gone":
-            raise Gone("the stream has ended; open a new one")
+        try:
+            answer = from_json(await self._broker.request(subject, to_json(command), timeout_s=COMMAND_TIMEOUT_S))
+        except Gone as error:
+            raise Gone(ENDED) from error
         if "error" in answer:
-            raise BadInput(answer.get("detail", answer["error"]))
+            raise _REFUSALS.get(answer["error"], BadInput)(answer["detail"])
         return dict(answer)
 
     async def _answer(self, message: Message) -> bytes:
         handler = self._handlers.get(subjects.tokens_after(message.subject, 3)[0])
         if handler is None:
-            return to_json({"error": "gone"})
+            return to_json({"error": Gone.code, "detail": ENDED})
         try:
             return to_json(await handler(from_json(message.data)))
         except FanfareError as error:
