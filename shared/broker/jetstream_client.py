@@ -8,10 +8,12 @@ It keeps what nats-py is good at (the protocol, reconnects, TLS, credentials) an
    is a reconnect like any other; nothing is dropped silently in between.
 2. `_send_ping`: PING takes its place behind what was written before. nats-py writes it past the pending buffer, so
    that its PONG does not prove that the server has seen an earlier SUB.
-3. `_process_pong`: a PONG whose waiter gave up is ignored. nats-py sets the result of the cancelled future, which ends
-   its read loop: the client stays connected, and deaf.
+3. `barrier`, in place of `flush`: it does not cancel the future that waits for the PONG. nats-py does when its time is
+   over, and when the PONG comes late, setting the result of the cancelled future ends the read loop: the client stays
+   connected, and deaf.
 4. `forget_pending`: what was not sent when the link broke is not sent later. A price that is late is worse than none,
    what must arrive is repeated with its id by its owner, and subscriptions are replayed anyway.
+5. `_connect_to_server`: the socket of a try that failed is closed before the next; nats-py leaves it to the collector.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.protocol import command
 
 Receiver = Callable[[bytes, bytes, bytes, bytes | None], None]
@@ -68,7 +70,7 @@ class ThinClient(Client):
         """Say whether the server has processed all that was sent until now; False if it does not say so in time."""
         pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         await self._send_ping(pong)
-        # Not wait_for: it would cancel the future, and the PONG that comes late would be taken for another's.
+        # Not wait_for, which would cancel the future: see 3.
         await asyncio.wait({pong}, timeout=timeout_s)
         return pong.done() and not pong.cancelled()
 
@@ -84,6 +86,11 @@ class ThinClient(Client):
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
 
+    async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         interest = self._interests.get(sid)
         if interest is not None:
@@ -93,10 +100,3 @@ class ThinClient(Client):
         self._pongs.append(future or asyncio.get_running_loop().create_future())
         await self._send_command(_PING)
         await self._kick()
-
-    async def _process_pong(self) -> None:
-        self._pings_outstanding = 0
-        if self._pongs:
-            pong = self._pongs.pop(0)
-            if not pong.done():
-                pong.set_result(True)

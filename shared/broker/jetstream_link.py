@@ -114,6 +114,8 @@ class Link:
         """
         _require(_SUBJECT, subject)
         client = self._client
+        if client.pending_data_size > MAX_PENDING_BYTES:
+            await asyncio.sleep(0)  # the flusher's turn: a burst is no reason to drop, a socket that takes nothing is
         if not client.is_connected or client.pending_data_size > MAX_PENDING_BYTES:
             return False
         # nats-py leaves the headers out of its own check; the server counts them, and closes the link for good.

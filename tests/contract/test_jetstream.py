@@ -13,7 +13,7 @@ from nats.aio.client import Client
 
 from shared.broker import jetstream_wire as wire
 from shared.broker.jetstream import JetStreamBroker
-from shared.broker.jetstream_link import Reply
+from shared.broker.jetstream_link import MAX_PENDING_BYTES, Reply
 from shared.broker.jetstream_log import PAGE_SUBJECT_BYTES, PAGE_SUBJECTS, _pages, _unbroken
 from shared.broker.metrics import BrokerEvent, BrokerMetrics
 from shared.contracts import subjects
@@ -23,6 +23,7 @@ from shared.runtime.embedded import EmbeddedNats
 from shared.telemetry.metrics import Metrics
 from tests.support.listening import DEADLINE_S, Ear
 from tests.support.nats_server import NatsServer
+from tests.support.wiretap import Wiretap
 
 
 class Counted:
@@ -125,7 +126,7 @@ async def test_appends_go_on_through_a_crash_and_none_that_was_acknowledged_is_l
 async def test_an_append_that_gets_no_answer_says_that_the_outcome_is_unknown(nats_server: NatsServer) -> None:
     broker = await JetStreamBroker.connect(nats_server.url, name="test", append_deadline_s=0.2)
     room, msg_id = subjects.chat_message(new_id()), new_id()
-    nats_server.freeze()
+    await nats_server.freeze()
     with pytest.raises(OutcomeUnknown):
         await broker.append(room, b"x", msg_id=msg_id)
     nats_server.thaw()
@@ -139,7 +140,7 @@ async def test_a_put_whose_answer_was_lost_is_not_taken_for_another_writers(
 ) -> None:
     """The repeat is refused, since the first one was stored: the revision that is in the way is our own."""
     link, key = await open_link(nats_server.url), new_id()
-    nats_server.freeze()
+    await nats_server.freeze()
     async with asyncio.TaskGroup() as group:
         putting = group.create_task(link.broker.put(subjects.LEASES, key, value=b"mine", expect=0))
         await link.until(BrokerEvent.RETRIED)
@@ -197,7 +198,7 @@ async def test_a_server_that_does_not_answer_fails_the_check_and_a_late_pong_doe
     """nats-py's own read loop dies of a PONG that nobody waits for any more; the link stays up, and deaf."""
     link, ear, subject = await open_link(nats_server.url), Ear(), subjects.price(new_id())
     await link.broker.subscribe(subject, ear)
-    nats_server.freeze()
+    await nats_server.freeze()
     with pytest.raises(Unavailable):
         await link.broker.check()
     nats_server.thaw()
@@ -206,6 +207,64 @@ async def test_a_server_that_does_not_answer_fails_the_check_and_a_late_pong_doe
     await link.broker.publish(subject, b"heard")
     await ear.hears(1)
     assert link.count(BrokerEvent.DISCONNECTED) == 0
+
+
+async def test_the_server_learns_of_an_interest_before_it_is_asked_to_confirm_it(
+    nats_url: str, open_link: Open
+) -> None:
+    """nats-py's own flush sends PING ahead of a SUB that is still in its buffer, so that PONG proves nothing."""
+    async with Wiretap(nats_url) as tap:
+        link, subject = await open_link(tap.url), subjects.price(new_id())
+        await link.broker.subscribe(subject, Ear())
+
+        assert 0 < tap.sent.index(f"SUB {subject}".encode()) < tap.sent.rindex(b"PING\r\n")
+
+
+async def test_a_burst_is_sent_a_socket_that_takes_nothing_is_not_fed_and_its_backlog_is_not_sent_later(
+    nats_url: str, open_link: Open
+) -> None:
+    there, ear, subject = await open_link(nats_url), Ear(), subjects.typing(new_id())
+    await there.broker.subscribe(subject, ear)
+    burst, size = 2 * MAX_PENDING_BYTES // 50_000, 50_000
+    async with Wiretap(nats_url) as tap:
+        link = await open_link(tap.url)
+        for _ in range(burst):
+            await link.broker.publish(subject, b"b" * size)
+        await ear.hears(burst)
+        assert link.count(BrokerEvent.PUBLISH_DROPPED) == 0
+
+        tap.stall()
+        while not link.count(BrokerEvent.PUBLISH_DROPPED):
+            await link.broker.publish(subject, b"s" * size)
+        tap.cut()
+        await link.until(BrokerEvent.RECONNECTED)
+        await link.broker.publish(subject, b"fresh")
+        await link.broker.check()
+
+    await ear.until(lambda: b"fresh" in ear.data)
+    assert not [data for data in ear.data if data.startswith(b"s")]
+
+
+async def test_an_answer_that_was_lost_stays_unknown_whatever_is_refused_later(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    metrics = Metrics()
+    broker = await JetStreamBroker.connect(
+        nats_server.url, name="test", append_deadline_s=3, metrics=BrokerMetrics(metrics)
+    )
+    await nats_server.freeze()
+    async with asyncio.TaskGroup() as group:
+        appending = group.create_task(_error_of(broker.append(subjects.chat_message("r"), b"x", msg_id=new_id())))
+        while not broker._link._waiting:
+            await asyncio.sleep(0)
+        await nats_server.kill()
+        port = int(nats_server.url.rpartition(":")[2])
+        async with EmbeddedNats(tmp_path / "empty", port=port):
+            await Counted(broker, metrics).until(BrokerEvent.RETRIED)
+            await appending
+
+    assert isinstance(appending.result(), OutcomeUnknown)
+    await broker.close()
 
 
 async def test_connecting_where_no_server_is_fails_in_time_and_says_why(nats_server: NatsServer) -> None:

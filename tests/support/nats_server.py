@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from pathlib import Path
 
 from shared.broker.provision import provision
 from shared.runtime.embedded import EmbeddedNats
@@ -22,10 +24,17 @@ class NatsServer(EmbeddedNats):
         await self.kill()
         await self.start()
 
-    def freeze(self) -> None:
-        """Stop it from answering; its connections stay open."""
+    async def freeze(self) -> None:
+        """Stop it from answering; its connections stay open. Returns when every thread stands still."""
         os.kill(self.pid, signal.SIGSTOP)
+        while any(_state(thread) != "T" for thread in Path(f"/proc/{self.pid}/task").iterdir()):
+            await asyncio.sleep(0)
 
     def thaw(self) -> None:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
+
+
+def _state(thread: Path) -> str:
+    """Return the state of a thread, one letter (proc(5))."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
