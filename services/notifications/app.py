@@ -14,7 +14,7 @@ from services.notifications.routes import notifications_router, stocks_router, s
 from services.notifications.settings import NotificationsSettings
 from services.notifications.statuses import StatusBoard
 from services.notifications.stream import StreamSession
-from services.notifications.watchlists import Watchlists
+from services.notifications.watchlists import Watchlist, Watchlists
 from shared.contracts import subjects
 from shared.edge.commands import Commands
 from shared.edge.hub import Hub
@@ -64,18 +64,19 @@ async def _make_parts(
     prices = PriceBoard(broker, edge.deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s)
     statuses = StatusBoard(broker, edge.deadletters, on_feed=prices.feed_lives)
 
-    def watchlist_changed(user: str, symbols: frozenset[str]) -> None:
+    def watchlist_changed(user: str, watchlist: Watchlist) -> None:
         for session in sessions.of_user(user):
             if isinstance(session, StreamSession):
-                session.watchlist_changed(symbols)
+                session.watchlist_changed(watchlist)
 
-    watchlists = Watchlists(broker, on_change=watchlist_changed, max_symbols=settings.max_symbols)
+    watchlists = Watchlists(
+        broker, on_change=watchlist_changed, users=lambda: sessions.users, max_symbols=settings.max_symbols
+    )
     commands = Commands(broker, settings.instance)
-    for part in (hub, prices, commands):
+    for part in (hub, prices, commands, watchlists):
         stack.push_async_callback(part.close)
         await part.start()
     await statuses.start()
-    await watchlists.start()
     edge.hold(sessions)
     return NotificationsParts(
         settings=settings,

@@ -1,65 +1,121 @@
-"""Watchlists: a user's symbols, kept with the user, followed by every edge that holds one of their streams."""
+"""Watchlists: a user's symbols, kept with the user, followed by every edge that holds one of their streams.
+
+A change is told live, which may be lost in silence: each edge reads the watchlists of those it serves again, after
+every lost link and every `RECONCILE_S`. Revisions keep what comes late from undoing what came before.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import random
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 from pydantic_core import from_json, to_json
 
 from shared.broker.port import Broker, Message
 from shared.contracts import subjects
-from shared.errors import BadInput, Conflict
+from shared.errors import BadInput, Conflict, FanfareError
+from shared.tasks import TaskKeeper
+from shared.telemetry.logs import get_logger
 
 UPDATE_ATTEMPTS = 8
+RETRY_WITHIN_S = 0.05
+RECONCILE_S = 30.0
+READ_PAGE = 500
 
-OnChange = Callable[[str, frozenset[str]], None]
-"""Called with a user and their whole watchlist, on every edge, when it has changed."""
+
+@dataclass(frozen=True, slots=True)
+class Watchlist:
+    """A user's symbols; a higher `revision` is newer."""
+
+    symbols: frozenset[str]
+    revision: int
+
+
+NO_WATCHLIST = Watchlist(frozenset(), 0)
+
+OnChange = Callable[[str, Watchlist], None]
+"""Called with a user and their whole watchlist, on every edge, when it may have changed; not always in order."""
 
 
 class Watchlists:
-    """Reads and changes watchlists."""
+    """Reads and changes watchlists.
 
-    def __init__(self, broker: Broker, *, on_change: OnChange, max_symbols: int) -> None:
-        self._broker, self._on_change, self._max_symbols = broker, on_change, max_symbols
+    Args:
+        users: whose watchlists this edge serves now.
+    """
+
+    def __init__(
+        self, broker: Broker, *, on_change: OnChange, users: Callable[[], Iterable[str]], max_symbols: int
+    ) -> None:
+        self._broker, self._on_change, self._users, self._max_symbols = broker, on_change, users, max_symbols
+        self._wake = asyncio.Event()
+        self._tasks = TaskKeeper()
+        self._log = get_logger()
 
     async def start(self) -> None:
         """Follow the changes that any edge makes."""
         await self._broker.subscribe(subjects.bucket_changes(subjects.WATCHLISTS), self._changed)
+        self._broker.on_reconnect(self._wake.set)
+        self._tasks.spawn(self._reconcile_for_ever(), "watchlists-reconcile")
 
-    async def get(self, user: str) -> frozenset[str]:
+    async def close(self) -> None:
+        """Follow them no more."""
+        await self._tasks.close()
+
+    async def get(self, user: str) -> Watchlist:
         """Return a user's watchlist."""
         entry = await self._broker.get(subjects.WATCHLISTS, user)
-        return _symbols(entry.value) if entry else frozenset()
+        return Watchlist(_symbols(entry.value), entry.revision) if entry else NO_WATCHLIST
 
     async def change(self, user: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> frozenset[str]:
-        """Change a user's watchlist and return it.
+        """Change a user's watchlist and return its symbols.
 
         Raises:
             BadInput: it would hold too many symbols.
             Conflict: it changes too fast from elsewhere.
         """
         for _attempt in range(UPDATE_ATTEMPTS):
-            entry = await self._broker.get(subjects.WATCHLISTS, user)
-            before = _symbols(entry.value) if entry else frozenset()
-            after = (before | set(add)) - set(remove)
-            if after == before:
-                return before
+            before = await self.get(user)
+            after = (before.symbols | set(add)) - set(remove)
+            if after == before.symbols:
+                return after
             if len(after) > self._max_symbols:
                 raise BadInput(f"a watchlist holds at most {self._max_symbols} symbols")
             try:
-                value, expect = to_json({"symbols": sorted(after)}), entry.revision if entry else 0
-                await self._broker.put(subjects.WATCHLISTS, user, value=value, expect=expect)
+                value = to_json({"symbols": sorted(after)})
+                revision = await self._broker.put(subjects.WATCHLISTS, user, value=value, expect=before.revision)
             except Conflict:
-                await asyncio.sleep(0)
+                await asyncio.sleep(random.uniform(0, RETRY_WITHIN_S))
                 continue
-            self._on_change(user, after)
+            self._on_change(user, Watchlist(after, revision))
             return after
         raise Conflict("the watchlist changes too fast; try again")
 
     def _changed(self, message: Message) -> None:
-        user = subjects.tokens_after(message.subject, 3)[0]
-        self._on_change(user, frozenset() if message.gone else _symbols(message.data))
+        symbols = frozenset() if message.gone else _symbols(message.data)
+        self._on_change(message.subject.rpartition(".")[2], Watchlist(symbols, message.seq))
+
+    async def _reconcile_for_ever(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(RECONCILE_S * random.uniform(0.75, 1.25)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._read_again()
+            except FanfareError as error:
+                self._log.warning("watchlists_not_read", reason=str(error))
+
+    async def _read_again(self) -> None:
+        keys = [subjects.bucket_key(subjects.WATCHLISTS, user) for user in set(self._users())]
+        for start in range(0, len(keys), READ_PAGE):
+            stream = subjects.bucket_stream(subjects.WATCHLISTS)
+            for message in await self._broker.read_last(stream, keys[start : start + READ_PAGE]):
+                self._changed(message)
 
 
 def _symbols(value: bytes) -> frozenset[str]:

@@ -55,6 +55,11 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter([session for sessions in self._by_user.values() for session in sessions])
 
+    @property
+    def users(self) -> list[str]:
+        """Who has a session on this edge."""
+        return list(self._by_user)
+
     def of_user(self, user: str) -> list[Session]:
         """Return a user's sessions on this edge."""
         return list(self._by_user.get(user, ()))
