@@ -27,10 +27,10 @@ class Positions:
             for subject, name in self._tags.items():
                 if name in presented.others:
                     starts[subject] = Position(presented.epoch, presented.others[name])
-        # A place of another epoch is announced as lost; the cursor goes on from now.
+        # A place of another epoch is announced as lost; the cursor goes on from now. One that is ahead of this edge
+        # may be right: the client comes from a faster one.
         self._seqs = {
-            subject: place.seq if place.epoch == self._epoch and place.seq <= here[subject].seq else here[subject].seq
-            for subject, place in starts.items()
+            subject: place.seq if place.epoch == self._epoch else here[subject].seq for subject, place in starts.items()
         }
         return starts
 
@@ -40,14 +40,21 @@ class Positions:
         return self.cursor
 
     def restart(self, subject: str, position: Position) -> None:
-        """Go on from `position` in a stream that was made anew."""
-        self._epoch = position.epoch
+        """Go on from `position`; in a stream that was made anew, the other subjects' old places mean nothing."""
+        if position.epoch != self._epoch:
+            self._epoch = position.epoch
+            self._seqs = dict.fromkeys(self._seqs, 0)
         self._seqs[subject] = position.seq
 
     @property
     def cursor(self) -> str:
-        """The cursor that a client presents to go on from here, at any edge."""
-        others = {name: self._seqs[subject] for subject, name in self._tags.items()}
+        """The cursor that a client presents to go on from here, at any edge.
+
+        Two topics may share a tag (`plumless` and `buckeroo` do): then the place behind both, so that none is lost.
+        """
+        others: dict[str, int] = {}
+        for subject, name in self._tags.items():
+            others[name] = min(self._seqs[subject], others.get(name, self._seqs[subject]))
         return str(Vector(self._epoch, self._seqs[self._own], others))
 
 
