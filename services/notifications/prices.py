@@ -18,7 +18,7 @@ from shared.contracts.events import PriceTick
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event, Overflow, splice
 from shared.edge.listener import Listener
-from shared.edge.timers import Timer, Wheel
+from shared.edge.timers import TICK_S, Timer, Wheel
 from shared.errors import FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
@@ -109,50 +109,58 @@ class PriceBoard:
     # -- ticks --------------------------------------------------------------------------------------------------------
 
     def _receive(self, message: Message) -> None:
-        if self._take(message):
+        tick = self._parse(message)
+        if tick is None:
+            return
+        known = self._ticks.get(tick.symbol)
+        if known is None and len(self._ticks) >= MAX_SYMBOLS:
+            self._refuse(message, f"more than {MAX_SYMBOLS} symbols")
+        elif known is not None and tick.timestamp < known.timestamp:
+            self._refuse(message, "older than the last tick of its symbol")
+        else:
+            self._keep(tick, known)
+            self._valid.inc()
             self.feed_lives()
-            symbol = subjects.tokens_after(message.subject, 1)[0]
-            for flow in self._watchers.get(symbol, ()):
-                flow.changed(symbol)
 
-    def _take(self, message: Message) -> bool:
-        symbol = subjects.tokens_after(message.subject, 1)[0]
+    def _parse(self, message: Message) -> PriceTick | None:
+        """Return the tick; None if it is not valid, which has been dealt with then."""
         try:
             tick = PriceTick.model_validate_json(message.data)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            return self._refuse(message, f"{'.'.join(map(str, first['loc']))} {first['msg']}")
-        if tick.symbol != symbol:
-            return self._refuse(message, "the symbol is not the subject's")
+            self._refuse(message, f"{'.'.join(map(str, first['loc']))} {first['msg']}")
+            return None
+        if [tick.symbol] != subjects.tokens_after(message.subject, 1):
+            self._refuse(message, "the symbol is not the subject's")
+            return None
         if tick.timestamp > now_ms() + MAX_AHEAD_MS:
-            return self._refuse(message, "its time is in the future")
-        return self._keep(message, tick)
+            self._refuse(message, "its time is in the future")
+            return None
+        return tick
 
-    def _keep(self, message: Message, tick: PriceTick) -> bool:
-        symbol, known = tick.symbol, self._ticks.get(tick.symbol)
-        if known is None and len(self._ticks) >= MAX_SYMBOLS:
-            return self._refuse(message, f"more than {MAX_SYMBOLS} symbols")
-        if known is not None and tick.timestamp < known.timestamp:
-            return self._refuse(message, "older than the last tick of its symbol")
-        self._ticks[symbol] = _with_change(tick, known)
-        self._events.pop(symbol, None)
-        self._valid.inc()
-        return True
+    def _keep(self, tick: PriceTick, known: PriceTick | None) -> None:
+        self._ticks[tick.symbol] = _with_change(tick, known)
+        self._events.pop(tick.symbol, None)
+        for flow in self._watchers.get(tick.symbol, ()):
+            flow.changed(tick.symbol)
 
-    def _refuse(self, message: Message, reason: str) -> bool:
+    def _refuse(self, message: Message, reason: str) -> None:
         self._invalid.inc()
         self._deadletters.send(message.subject, message.data, f"not a price: {reason}")
-        return False
 
     def _body(self, tick: PriceTick) -> bytes:
         return splice(tick.to_json(), stale=True) if self.stale else tick.to_json()
 
     async def _load(self) -> None:
+        """Take what is stored where it is newer than what is known: at the start, and after a lost link."""
         for message in await self._broker.read_last(subjects.PRICES, [subjects.ALL_PRICES]):
-            symbol = subjects.tokens_after(message.subject, 1)[0]
-            if symbol not in self._ticks and self._take(message):
-                for flow in self._watchers.get(symbol, ()):
-                    flow.changed(symbol)
+            tick = self._parse(message)
+            if tick is not None and self._is_news(tick):
+                self._keep(tick, self._ticks.get(tick.symbol))
+
+    def _is_news(self, tick: PriceTick) -> bool:
+        known = self._ticks.get(tick.symbol)
+        return len(self._ticks) < MAX_SYMBOLS if known is None else tick.timestamp > known.timestamp
 
     def _reconnected(self) -> None:
         self._tasks.spawn(self._try_load(), "prices-load")
@@ -182,12 +190,14 @@ class PriceBoard:
 class PriceFlow:
     """One client's prices: what changed since its last flush, and when the next is due."""
 
-    def __init__(self, board: PriceBoard, wheel: Wheel, listener: Listener, *, rate_hz: float) -> None:
-        self._board, self._wheel, self._listener = board, wheel, listener
+    def __init__(
+        self, board: PriceBoard, wheel: Wheel, listener: Listener, *, rate_hz: float, clock: Clock = monotonic_s
+    ) -> None:
+        self._board, self._wheel, self._listener, self._clock = board, wheel, listener, clock
         self._interval_s = 1.0 / rate_hz
         self._changed: dict[str, None] = {}
         self._timer: Timer | None = None
-        self._flushed_at_s = 0.0
+        self._next_at_s = clock()
         self.symbols: frozenset[str] = frozenset()
 
     def set_symbols(self, symbols: frozenset[str]) -> None:
@@ -205,8 +215,7 @@ class PriceFlow:
         """Note a change; it goes out at the next flush with all others."""
         self._changed[symbol] = None
         if self._timer is None:
-            wait_s = self._flushed_at_s + self._interval_s - monotonic_s()
-            self._timer = self._wheel.after(max(0.0, wait_s), self._flush)
+            self._timer = self._wheel.after(max(0.0, self._next_at_s - self._clock()), self._flush)
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -215,7 +224,9 @@ class PriceFlow:
             self._timer.cancel()
 
     def _flush(self) -> None:
-        self._timer, self._flushed_at_s = None, monotonic_s()
+        # From when it was due, not from when it came: the wheel's lateness does not lower the rate that was asked for.
+        self._next_at_s = max(self._next_at_s, self._clock() - TICK_S) + self._interval_s
+        self._timer = None
         symbols, self._changed = self._changed, {}
         for symbol in symbols:
             if (event := self._board.event(symbol)) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from shared.broker.port import Broker, Message
+from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.events import SystemStatus
 from shared.edge.deadletters import DeadLetters
@@ -15,14 +16,23 @@ from shared.edge.listener import Listener
 
 FEED = "price_feed"
 MAX_PARTS = 5_000
+FORGET_AFTER_S = 60.0
+"""A part that has said nothing for so long is not shown to newcomers; the stream STATUS forgets it then too."""
 
 
 class StatusBoard:
     """Follows `status.*.*`; its listeners get the last value of each part, and then each change."""
 
-    def __init__(self, broker: Broker, deadletters: DeadLetters, *, on_feed: Callable[[], None]) -> None:
-        self._broker, self._deadletters, self._on_feed = broker, deadletters, on_feed
-        self._last: dict[str, Event] = {}
+    def __init__(
+        self,
+        broker: Broker,
+        deadletters: DeadLetters,
+        *,
+        on_feed: Callable[[], None],
+        clock: Clock = monotonic_s,
+    ) -> None:
+        self._broker, self._deadletters, self._on_feed, self._clock = broker, deadletters, on_feed, clock
+        self._last: dict[str, tuple[Event, float]] = {}
         self._listeners: dict[Listener, None] = {}
 
     async def start(self) -> None:
@@ -33,7 +43,8 @@ class StatusBoard:
 
     def add(self, listener: Listener) -> None:
         """Tell `listener` how each part is, now and whenever it says so."""
-        for event in self._last.values():
+        self._forget_silent()
+        for event, _heard_at_s in self._last.values():
             listener.deliver(event)
         self._listeners[listener] = None
 
@@ -56,7 +67,13 @@ class StatusBoard:
         self._tell(Event("system_status", status.to_json(), overflow=Overflow.LATEST, key=message.subject))
 
     def _tell(self, event: Event) -> None:
+        if len(self._last) >= MAX_PARTS:
+            self._forget_silent()
         if event.key in self._last or len(self._last) < MAX_PARTS:
-            self._last[event.key] = event
+            self._last[event.key] = event, self._clock()
         for listener in self._listeners:
             listener.deliver(event)
+
+    def _forget_silent(self) -> None:
+        since_s = self._clock() - FORGET_AFTER_S
+        self._last = {key: last for key, last in self._last.items() if last[1] >= since_s}
