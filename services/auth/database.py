@@ -72,6 +72,7 @@ class Database:
 
 
 def _engine(url: URL) -> AsyncEngine:
+    """Return the engine; what a failed statement was given stays out of its error, and so out of the logs."""
     if url.get_backend_name() == "sqlite":
         return _sqlite(url)
     return create_async_engine(
@@ -80,6 +81,7 @@ def _engine(url: URL) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={"timeout": STATEMENT_TIMEOUT_S, "command_timeout": STATEMENT_TIMEOUT_S},
     )
 
@@ -94,7 +96,9 @@ def _sqlite(url: URL) -> AsyncEngine:
     """
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=POOL_WAIT_S)
+    engine = create_async_engine(
+        url, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=POOL_WAIT_S, hide_parameters=True
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:

@@ -41,8 +41,8 @@ class RevocationLog:
 
     async def write(self, tx: AsyncSession, subject: str, session_id: str | None, reason: str) -> None:
         """Revoke one session of `subject`, or with None all it has begun so far, as part of `tx`."""
-        row = Revoked(id=new_id(), subject=subject, session_id=session_id, before_ms=now_ms(), reason=reason)
-        tx.add(row)
+        before_ms = now_ms() if session_id else max(now_ms(), await self._latest_begin_ms(tx, subject))
+        tx.add(Revoked(id=new_id(), subject=subject, session_id=session_id, before_ms=before_ms, reason=reason))
         await tx.flush()
 
     async def ended(self, tx: AsyncSession, session: SessionRow) -> bool:
@@ -81,6 +81,11 @@ class RevocationLog:
         async with self._database.transaction() as tx:
             old = (Revoked.before_ms < before_ms) & Revoked.published_ms.is_not(None)
             await tx.execute(delete(Revoked).where(old))
+
+    async def _latest_begin_ms(self, tx: AsyncSession, subject: str) -> int:
+        """Return when the subject's last session began; after a revocation that may be up to a second ahead of now."""
+        found = select(SessionRow.begun_ms).where(SessionRow.subject == subject)
+        return await tx.scalar(found.order_by(SessionRow.begun_ms.desc()).limit(1)) or 0
 
     async def _publish(self) -> None:
         async with self._publishing:

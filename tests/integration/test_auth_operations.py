@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from services.auth import keyring as keyring_module
+from services.auth.clients import Clients
 from services.auth.database import Database
 from services.auth.demo import ensure_demo_user
 from services.auth.keyring import DatabaseKeys, DirectoryKeys, Keyring
@@ -29,7 +30,7 @@ from services.auth.settings import AuthSettings
 from shared.auth.keys import RemoteKeys
 from shared.auth.tokens import TokenVerifier
 from shared.clock import now_ms
-from shared.errors import Forbidden, Unauthorized, Unavailable
+from shared.errors import BadInput, Forbidden, NotFound, Unauthorized, Unavailable
 from tests.support.auth_service import PASSWORD, RunningAuth, running_auth
 from tests.support.postgres import postgres_server
 
@@ -205,13 +206,17 @@ async def test_a_client_signs_in_by_form_json_and_header(auth: RunningAuth) -> N
     for bad in ({"client_id": "*"}, {"grant_type": "password"}, {"client_secret": ""}):
         assert (await auth.post("token", grant | bad)).status_code == 400
 
-    assert await command(auth.settings, "services.auth.clients", "add", "ticker") == (
-        1,
-        "there is a client ticker already\n",
-    )
-    assert (await command(auth.settings, "services.auth.clients", "add", "x", "--scope", "everything"))[0] == 1
-    assert made["client_secret"] not in (await command(auth.settings, "services.auth.clients", "list"))[1]
-    assert (await command(auth.settings, "services.auth.clients", "remove", "ticker"))[0] == 0
+    status, output = await command(auth.settings, "services.auth.clients", "add", "ticker")
+    assert (status, output) == (1, "there is a client ticker already\n")
+    database = Database(auth.settings.database_url)
+    clients = Clients(database)
+    assert await clients.names() == [("ticker", made["client_id"], "notify:write topic:news")]
+    with pytest.raises(BadInput, match="everything"):
+        await clients.add("x", ["everything"])
+    await clients.remove("ticker")
+    with pytest.raises(NotFound):
+        await clients.remove("ticker")
+    await database.close()
     assert (await auth.post("token", grant)).status_code == 401
 
 
