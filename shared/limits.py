@@ -46,7 +46,16 @@ class WindowCount:
         elapsed = (now_ms % (self.window_s * 1000)) / (self.window_s * 1000)
         return current + previous * (1.0 - elapsed)
 
-    def retry_after_ms(self, now_ms: int) -> int:
-        """Return when the current window ends: by then there is room again."""
+    def retry_after_ms(self, now_ms: int, current: int, previous: int, limit: int) -> int:
+        """Return how long until one more use makes no more than `limit`, if none comes before."""
         length = self.window_s * 1000
-        return length - now_ms % length
+        elapsed = now_ms % length
+        if current < limit:
+            return max(0, self._room_at_ms(previous, limit - current) - elapsed)
+        return length - elapsed + self._room_at_ms(current, limit)
+
+    def _room_at_ms(self, last: int, room: int) -> int:
+        """Return how far into a window one more use fits into `room`, beside what still counts of the `last` one."""
+        if last < room:
+            return 0
+        return -(-self.window_s * 1000 * (last - room + 1) // last) + 1

@@ -38,22 +38,23 @@ class MessageThrottle:
         """
         now = now_ms()
         try:
-            estimate = await self._count(user, now)
+            current, previous = await self._count(user, now)
         except FanfareError:
             self._outcomes.labels("unknown").inc()
             return
-        if estimate > self._limit:
+        if self._window.estimate(now, current, previous) > self._limit:
             self._outcomes.labels("refused").inc()
             raise RateLimited(
                 f"at most {self._limit} messages in {self._window.window_s} s",
-                retry_after_ms=self._window.retry_after_ms(now),
+                retry_after_ms=self._window.retry_after_ms(now, current, previous, self._limit),
             )
         self._outcomes.labels("admitted").inc()
 
-    async def _count(self, user: str, now: int) -> float:
+    async def _count(self, user: str, now: int) -> tuple[int, int]:
+        """Count one more; return how many this window has, and how many the last one had."""
         window = self._window.window(now)
         current = await self._broker.count(subjects.counter(KIND, user, window))
-        return self._window.estimate(now, current, await self._last(user, window))
+        return current, await self._last(user, window)
 
     async def _last(self, user: str, window: int) -> int:
         """Return the count of the window before, which is final: asked once for each user and window."""

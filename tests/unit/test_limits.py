@@ -1,0 +1,81 @@
+"""Rate limits by a clock that the test turns."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.limits import TokenBucket, WindowCount
+
+
+class Hand:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_bucket_lets_its_burst_through_at_once_and_its_rate_after() -> None:
+    hand = Hand()
+    bucket = TokenBucket(rate_per_s=2, burst=3, clock=hand)
+
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+    hand.now_s = 0.5
+    assert [bucket.take() for _ in range(2)] == [True, False]
+    hand.now_s = 100
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_refusal_takes_no_tokens() -> None:
+    hand = Hand()
+    bucket = TokenBucket(rate_per_s=1, burst=3, clock=hand)
+
+    assert not bucket.take(4)
+    assert bucket.take(3)
+
+
+@given(steps=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 20)), max_size=50))
+def test_a_bucket_never_lets_more_through_than_burst_and_rate_allow(steps: list[tuple[float, int]]) -> None:
+    hand = Hand()
+    bucket = TokenBucket(rate_per_s=3, burst=5, clock=hand)
+    taken = 0
+    for wait_s, tries in steps:
+        hand.now_s += wait_s
+        taken += sum(bucket.take() for _ in range(tries))
+
+        assert taken <= 5 + 3 * hand.now_s + 1e-6
+
+
+def test_the_window_before_counts_less_and_less() -> None:
+    window = WindowCount(60)
+
+    assert window.window(59_999) == 0
+    assert window.window(60_000) == 1
+    assert window.estimate(60_000, 1, 100) == 101
+    assert window.estimate(90_000, 1, 100) == 51
+    assert window.estimate(119_999, 1, 0) == 1
+
+
+Uses = st.integers(0, 1_000)
+
+
+@given(
+    now_ms=st.integers(0, 10**12), window_s=st.integers(1, 120), limit=st.integers(1, 200), current=Uses, previous=Uses
+)
+def test_after_the_time_that_a_refusal_names_one_more_use_is_within_the_limit(
+    now_ms: int, window_s: int, limit: int, current: int, previous: int
+) -> None:
+    window = WindowCount(window_s)
+    then_ms = now_ms + window.retry_after_ms(now_ms, current, previous, limit)
+    passed = window.window(then_ms) - window.window(now_ms)
+    counts = {0: (current, previous), 1: (0, current)}.get(passed, (0, 0))
+
+    assert window.estimate(then_ms, counts[0] + 1, counts[1]) <= limit
+    assert passed <= 2
+
+
+def test_a_full_window_is_not_told_to_come_back_at_its_mere_end() -> None:
+    assert WindowCount(60).retry_after_ms(30_000, 101, 0, 100) > 30_000
