@@ -6,8 +6,10 @@ them, so only the **last** occurrence counts, here and in `WireHeaders`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 
 from shared.broker.port import NO_HEADERS, Message
 from shared.contracts import subjects
@@ -33,6 +35,10 @@ _TIME = _field("Nats-Time-Stamp")
 _SUBJECT = _field("Nats-Subject")
 _PENDING = _field("Nats-Num-Pending")
 _UP_TO = _field("Nats-UpTo-Sequence")
+_PLACE = re.compile(rb"\r\nNats-Sequence: (\d+)\r\nNats-Time-Stamp: ([^\r]+)\r\nNats-Last-Sequence: (\d+)\r\n")
+"""What the server appends to a message that it repeats. One match costs half of three searches, and this is the path
+of every message to every edge. In another order they are searched one by one."""
+
 _OPERATION = _field(OPERATION)
 _MARKER = _field("Nats-Marker-Reason")
 _LIVE_KEYS = subjects.LIVE_KEYS.encode()
@@ -107,15 +113,12 @@ def live_message(subject: bytes, data: bytes, raw: bytes | None) -> Message:
     """Return a message that a stream has repeated on `live.…`, with its place in the stream."""
     if raw is None:
         return plain_message(subject, data, raw)
-    return Message(
-        subject.decode(),
-        data,
-        WireHeaders(raw),
-        _number(raw, _SEQUENCE),
-        _number(raw, _LAST_SEQUENCE),
-        time_ms(_last(raw, _TIME)),
-        subject.startswith(_LIVE_KEYS) and _is_marker(raw),
+    place = _PLACE.match(raw, raw.rfind(_SEQUENCE))
+    seq, stamp, last_seq = (
+        place.groups() if place else [_last(raw, name) for name in (_SEQUENCE, _TIME, _LAST_SEQUENCE)]
     )
+    gone = subject.startswith(_LIVE_KEYS) and _is_marker(raw)
+    return Message(subject.decode(), data, WireHeaders(raw), int(seq or 0), int(last_seq or 0), time_ms(stamp), gone)
 
 
 def read_message(data: bytes, raw: bytes) -> Message:
@@ -139,14 +142,19 @@ def leader_message(subject: str, data: bytes, raw: bytes, seq: int, time: str) -
 
 
 def time_ms(stamp: bytes) -> int:
-    """Return an RFC 3339 time with up to nine decimals in milliseconds since the epoch; 0 for an empty one."""
+    """Return the server's time, RFC 3339 in UTC with up to nine decimals, in milliseconds; 0 for an empty one."""
     if not stamp:
         return 0
-    # Rounded to microseconds first: a float of seconds is a hair off, and cutting it would lose a millisecond.
-    return round(datetime.fromisoformat(stamp.decode()).timestamp() * 1_000_000) // 1_000
+    return _second_ms(stamp[:19]) + int((stamp[20:-1] + b"000")[:3])
 
 
 # -- private ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=16)
+def _second_ms(stamp: bytes) -> int:
+    """Return a whole second; most messages come in the second of the one before."""
+    return int(datetime.fromisoformat(stamp.decode() + "+00:00").timestamp()) * 1_000
 
 
 def _last(raw: bytes, field: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -385,6 +386,22 @@ async def test_a_spoofed_sequence_loses_against_the_servers(nats_url: str, open_
     assert (live.seq, live.last_seq) == (appended.seq, 0)
     assert (read.seq, read.subject) == (appended.seq, room)
     assert live.time_ms == read.time_ms > 1_700_000_000_000
+
+
+@given(st.integers(0, 2**32), st.integers(0, 999_999_999))
+def test_the_servers_times_read_to_the_millisecond(second: int, nanosecond: int) -> None:
+    """Go leaves out the zeros at the end of the decimals, and the point with them."""
+    fraction = f".{nanosecond:09d}".rstrip("0").rstrip(".")
+    stamp = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+    assert wire.time_ms(stamp.encode()) == second * 1000 + nanosecond // 1_000_000
+
+
+def test_the_servers_headers_are_found_in_any_order() -> None:
+    raw = b"NATS/1.0\r\nNats-Last-Sequence: 4\r\nNats-Sequence: 5\r\nNats-Time-Stamp: 1970-01-01T00:00:01Z\r\n\r\n"
+    message = wire.live_message(b"live.x", b"", raw)
+
+    assert (message.seq, message.last_seq, message.time_ms) == (5, 4, 1000)
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
