@@ -106,11 +106,12 @@ class Replayer:
         messages: list[Message] = []
         while (recent := topic.recent(after_seq)) is None:
             page = await self._broker.read_after(topic.stream, topic.subject, after_seq, limit=REPLAY_PAGE)
-            messages += page.messages
+            # What the stream has beyond the topic is still on its way here, and comes to all listeners when it arrives.
+            messages += [message for message in page.messages if message.seq <= topic.seq]
             if len(messages) >= MAX_REPLAY:
                 return None
             if page.messages:
-                after_seq = page.messages[-1].seq
+                after_seq = min(page.messages[-1].seq, topic.seq)
             elif not page.more:
                 after_seq = await self._caught_up(topic, after_seq)
         return None if len(messages) + len(recent) >= MAX_REPLAY else (messages, after_seq)

@@ -1,0 +1,360 @@
+"""A resume is complete, without a seam and without doubles, or it is announced as a gap; over the broker in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.broker.memory import MemoryBroker, MemoryServer, MemorySubscription
+from shared.broker.port import Handler, Message, Page
+from shared.contracts import subjects
+from shared.contracts.cursor import Position
+from shared.contracts.ids import new_id
+from shared.edge import hub as hub_module
+from shared.edge.deadletters import DeadLetters
+from shared.edge.event import Event
+from shared.edge.hub import Hub
+from shared.edge.replay import MAX_REPLAY, Gap, GapReason
+from shared.edge.topic import MAX_RING_EVENTS, Topic
+from shared.errors import BadInput
+from shared.telemetry.metrics import Metrics
+
+ROOM = subjects.chat_message("room")
+OTHER = subjects.chat_message("other")
+
+
+class HeldBroker(MemoryBroker):
+    """A broker whose live repeat a test holds back, loses or lets go, and whose reads it can watch."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server)
+        self.holding = False
+        self.reads = 0
+        self._held: list[tuple[Handler, Message]] = []
+
+    async def subscribe(self, pattern: str, handler: Handler) -> MemorySubscription:
+        def deliver(message: Message) -> None:
+            if self.holding:
+                self._held.append((handler, message))
+            else:
+                handler(message)
+
+        return await super().subscribe(pattern, deliver)
+
+    async def read_after(self, stream: str, subject: str, after_seq: int, *, limit: int) -> Page:
+        self.reads += 1
+        return await super().read_after(stream, subject, after_seq, limit=limit)
+
+    def let_go(self) -> None:
+        """Deliver what was held back."""
+        self.holding = False
+        held, self._held = self._held, []
+        for handler, message in held:
+            handler(message)
+
+
+class Client:
+    """A listener that may be slow: it takes `room` events before a replay has to wait for it."""
+
+    user_id = "user"
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.waiting = asyncio.Event()
+
+    @property
+    def seqs(self) -> list[int]:
+        return [event.seq for event in self.events]
+
+    def deliver(self, event: Event) -> None:
+        self.events.append(event)
+
+    async def writable(self) -> None:
+        self.waiting.set()
+        await self.open.wait()
+
+
+class Fixture:
+    """A hub on a broker, and a producer."""
+
+    def __init__(self, server: MemoryServer, hub: Hub, broker: HeldBroker, resynced: list[Topic]) -> None:
+        self.server, self.hub, self.broker, self.resynced = server, hub, broker, resynced
+        self._producer = MemoryBroker(server)
+
+    async def store(self, count: int, subject: str = ROOM) -> list[int]:
+        return [(await self._producer.append(subject, b"{}", msg_id=new_id())).seq for _ in range(count)]
+
+    async def epoch(self) -> str:
+        return (await self.broker.state(subjects.CHAT)).epoch
+
+    async def resume(self, client: Client, seq: int) -> Gap | None:
+        return await self.hub.attach(subjects.CHAT, ROOM, client, Position(await self.epoch(), seq))
+
+    async def open_topic(self) -> None:
+        await self.hub.position(subjects.CHAT, ROOM)
+
+
+def encode(message: Message, _epoch: str) -> Event:
+    if message.data != b"{}":
+        raise BadInput("not valid")
+    return Event("chat_message", message.data)
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Fixture]:
+    server = MemoryServer()
+    broker, metrics = HeldBroker(server), Metrics()
+    deadletters = DeadLetters(broker, metrics)
+    resynced: list[Topic] = []
+    hub = Hub(
+        broker,
+        encoders={subjects.CHAT: encode},
+        deadletters=deadletters,
+        metrics=metrics,
+        on_resync=resynced.append,
+    )
+    await hub.start()
+    yield Fixture(server, hub, broker, resynced)
+    await hub.close()
+    await deadletters.close()
+
+
+async def settled() -> None:
+    """Let everything that is on its way inside this process arrive."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+# -- complete ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_resume_from_the_stream_is_complete_and_goes_on_live(edge: Fixture) -> None:
+    seqs = await edge.store(500)
+    client = Client()
+
+    assert await edge.resume(client, seqs[99]) is None
+    seqs += await edge.store(3)
+    await settled()
+
+    assert client.seqs == seqs[100:]
+
+
+async def test_a_resume_from_the_ring_reads_no_stream(edge: Fixture) -> None:
+    await edge.open_topic()
+    seqs = await edge.store(100)
+    await settled()
+    edge.broker.reads = 0
+    client = Client()
+
+    assert await edge.resume(client, seqs[9]) is None
+    assert client.seqs == seqs[10:]
+    assert edge.broker.reads == 0
+
+
+async def test_a_resume_where_nothing_was_missed_delivers_nothing(edge: Fixture) -> None:
+    seqs = await edge.store(5)
+    client = Client()
+
+    assert await edge.resume(client, seqs[-1]) is None
+    assert client.seqs == []
+
+
+async def test_messages_of_other_rooms_in_between_are_no_gap(edge: Fixture) -> None:
+    first = await edge.store(2)
+    await edge.store(50, OTHER)
+    later = await edge.store(2)
+    client = Client()
+
+    assert await edge.resume(client, first[0]) is None
+    assert client.seqs == [first[1], *later]
+
+
+async def test_what_is_stored_while_its_live_repeat_is_on_its_way_is_delivered_once(edge: Fixture) -> None:
+    seqs = await edge.store(10)
+    await edge.open_topic()
+    edge.broker.holding = True
+    seqs += await edge.store(5)
+    client = Client()
+
+    assert await edge.resume(client, seqs[2]) is None
+    edge.broker.let_go()
+    await settled()
+
+    assert client.seqs == seqs[3:]
+
+
+async def test_an_invalid_payload_is_left_out_of_a_resume(edge: Fixture) -> None:
+    seqs = await edge.store(2)
+    await MemoryBroker(edge.server).append(ROOM, b"broken", msg_id=new_id())
+    seqs += await edge.store(2)
+    client = Client()
+
+    assert await edge.resume(client, seqs[0]) is None
+    assert client.seqs == seqs[1:]
+
+
+async def test_nothing_is_lost_when_the_ring_rolls_over_while_a_slow_client_is_replayed_to(edge: Fixture) -> None:
+    seqs = await edge.store(300)
+    slow = Client()
+    slow.open.clear()
+    resuming = asyncio.ensure_future(edge.resume(slow, seqs[0]))
+    await slow.waiting.wait()
+    seqs += await edge.store(MAX_RING_EVENTS + 100)
+    await settled()
+
+    slow.open.set()
+    assert await resuming is None
+    seqs += await edge.store(1)
+    await settled()
+
+    assert slow.seqs == seqs[1:]
+
+
+async def test_a_replay_that_outlasts_the_time_an_idle_topic_is_kept_still_goes_on_live(
+    edge: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "LINGER_S", 0.0)
+    seqs = await edge.store(300)
+    slow = Client()
+    slow.open.clear()
+    resuming = asyncio.ensure_future(edge.resume(slow, seqs[0]))
+    await slow.waiting.wait()
+    await edge.hub._drop_idle()
+    slow.open.set()
+    await resuming
+    seqs += await edge.store(1)
+    await settled()
+
+    assert slow.seqs == seqs[1:]
+
+
+async def test_a_place_that_a_faster_edge_gave_out_is_known_once_this_edge_has_caught_up(edge: Fixture) -> None:
+    await edge.open_topic()
+    edge.broker.holding = True
+    seqs = await edge.store(5)
+    client = Client()
+    resuming = asyncio.ensure_future(edge.resume(client, seqs[3]))
+    await settled()
+    edge.broker.let_go()
+
+    assert await resuming is None
+    seqs += await edge.store(1)
+    await settled()
+    assert client.seqs == seqs[4:]
+
+
+async def test_two_who_attach_to_a_new_subject_at_once_share_one_subscription(edge: Fixture) -> None:
+    seqs = await edge.store(3)
+    clients = [Client(), Client()]
+
+    await asyncio.gather(*(edge.resume(client, seqs[0]) for client in clients))
+    seqs += await edge.store(1)
+    await settled()
+
+    assert [client.seqs for client in clients] == [seqs[1:], seqs[1:]]
+
+
+# -- announced --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_place_whose_successors_have_expired_is_a_gap_and_live_messages_follow(edge: Fixture) -> None:
+    seqs = await edge.store(10)
+    del edge.server.stream(subjects.CHAT).by_subject[ROOM][:5]
+    client = Client()
+
+    gap = await edge.resume(client, seqs[2])
+    live = await edge.store(1)
+    await settled()
+
+    assert gap is not None
+    assert (gap.reason, gap.start, gap.end, gap.starts_over) == (GapReason.EXPIRED, seqs[2], seqs[-1], False)
+    assert client.seqs == live
+
+
+async def test_the_place_of_the_last_that_expired_is_no_gap(edge: Fixture) -> None:
+    seqs = await edge.store(10)
+    del edge.server.stream(subjects.CHAT).by_subject[ROOM][:5]
+    client = Client()
+
+    assert await edge.resume(client, seqs[4]) is None
+    assert client.seqs == seqs[5:]
+
+
+async def test_too_many_missed_messages_are_a_gap_and_none_of_them_is_delivered(edge: Fixture) -> None:
+    seqs = await edge.store(MAX_REPLAY + MAX_RING_EVENTS + 1)
+    client = Client()
+
+    gap = await edge.resume(client, seqs[0])
+
+    assert gap is not None
+    assert gap.reason is GapReason.TOO_MANY
+    assert client.seqs == []
+
+
+async def test_a_place_in_another_life_of_the_stream_starts_over(edge: Fixture) -> None:
+    await edge.store(3)
+    client = Client()
+
+    gap = await edge.hub.attach(subjects.CHAT, ROOM, client, Position("other", 1))
+
+    assert gap is not None
+    assert gap.starts_over
+    assert gap.reason is GapReason.EPOCH
+
+
+async def test_a_place_that_the_stream_never_had_starts_over(edge: Fixture) -> None:
+    seqs = await edge.store(3)
+    client = Client()
+
+    gap = await edge.resume(client, seqs[-1] + 1_000)
+
+    assert gap is not None
+    assert gap.reason is GapReason.UNKNOWN
+
+
+async def test_a_stream_made_anew_during_a_replay_starts_over(edge: Fixture) -> None:
+    seqs = await edge.store(300)
+    slow = Client()
+    slow.open.clear()
+    resuming = asyncio.ensure_future(edge.resume(slow, seqs[0]))
+    await slow.waiting.wait()
+    edge.server.recreate(subjects.CHAT)
+    await edge.hub._reconcile(everything=True)
+    slow.open.set()
+    gap = await resuming
+
+    assert gap is not None
+    assert gap.reason is GapReason.EPOCH
+
+
+# -- what the chain does not show -------------------------------------------------------------------------------------
+
+
+async def test_a_lost_repeat_that_nothing_follows_is_found_by_comparing_with_the_stream(edge: Fixture) -> None:
+    await edge.open_topic()
+    client = Client()
+    await edge.resume(client, 0)
+    edge.broker.holding = True
+    seqs = await edge.store(3)
+
+    await edge.hub._reconcile(everything=True)
+    await settled()
+
+    assert client.seqs == seqs
+
+
+async def test_a_stream_made_anew_restarts_its_topics_and_tells(edge: Fixture) -> None:
+    await edge.store(5)
+    client = Client()
+    await edge.resume(client, 0)
+    edge.server.recreate(subjects.CHAT)
+    await edge.hub._reconcile(everything=True)
+    seqs = await edge.store(2)
+    await settled()
+
+    assert [topic.subject for topic in edge.resynced] == [ROOM]
+    assert client.seqs[-2:] == seqs
