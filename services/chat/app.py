@@ -37,7 +37,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            edge = await stack.enter_async_context(open_edge("chat", settings, lifecycle, metrics))
+            edge = await stack.enter_async_context(
+                open_edge("chat", settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s)
+            )
             yield {"chat": await _make_parts(settings, edge, metrics, stack)}
 
     return build_app(
@@ -63,7 +65,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
     )
     sessions = Sessions(caps, metrics, "websocket")
     presence = Presence(edge.broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
-    rooms = Rooms(edge.broker, on_private=lambda record: _evict(hub, record))
+    rooms = Rooms(edge.broker, on_private=lambda record: _evict(sessions, record))
     typing = Typing(edge.broker, hub, edge.wheel, metrics)
     for part in (hub, presence, rooms):
         stack.push_async_callback(part.close)
@@ -84,6 +86,8 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         throttle=throttle if settings.limited else None,
         typing=typing,
         wheel=edge.wheel,
+        pool=edge.pool,
+        tasks=edge.tasks,
     )
 
 
@@ -108,8 +112,8 @@ def _resync(topic: Topic) -> None:
             listener.resync(room, "epoch_changed")
 
 
-def _evict(hub: Hub, record: RoomRecord) -> None:
-    """A private room has changed: take out whom it does not admit."""
-    for listener in hub.listeners(subjects.chat_message(record.room)):
-        if isinstance(listener, ChatSession) and not record.admits(listener.user_id):
-            listener.evict(record.room)
+def _evict(sessions: Sessions, record: RoomRecord) -> None:
+    """A private room has changed: take out whom it does not admit, those who are still entering among them."""
+    for session in sessions:
+        if isinstance(session, ChatSession) and record.room in session.rooms and not record.admits(session.user_id):
+            session.evict(record.room)

@@ -15,6 +15,8 @@ from shared.edge.hub import Hub
 from shared.edge.presence import Presence
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
+from shared.edge.wire.pool import Pool
+from shared.tasks import TaskKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class ChatParts:
     throttle: MessageThrottle | None
     typing: Typing
     wheel: Wheel
+    pool: Pool | None
+    tasks: TaskKeeper
 
 
 class State(TypedDict):

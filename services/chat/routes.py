@@ -17,11 +17,14 @@ from shared.auth.principal import Principal
 from shared.contracts.claims import Scope
 from shared.contracts.cursor import Position
 from shared.contracts.events import Payload
-from shared.contracts.frames import SendMessage
+from shared.contracts.frames import MAX_FRAME_BYTES, SendMessage
 from shared.contracts.ids import Id
 from shared.contracts.subjects import CHAT
 from shared.edge.connection import AsgiWebSocket
 from shared.edge.overflow import OverflowLimits
+from shared.edge.wire import frames
+from shared.edge.wire.handover import Departed, handover_of
+from shared.edge.wire.websocket import PooledWebSocket
 from shared.errors import BadInput, FanfareError
 
 
@@ -34,24 +37,48 @@ def socket_router() -> APIRouter:
         """Accept first: a refusal before that reaches a browser as 1006, without its reason."""
         parts: ChatParts = websocket.state.chat
         await websocket.accept()
-        connection = AsgiWebSocket(websocket, OverflowLimits(lossless_bytes=parts.settings.backlog_bytes))
-        session = ChatSession(parts, connection)
-        try:
-            await connection.run(begin(session, websocket), session.receive)
-        finally:
-            await session.close()
+        departed = handover_of(websocket.scope) if parts.pool is not None else None
+        if departed is not None:
+            serve_pooled(parts, departed, websocket)
+        else:
+            await serve_asgi(parts, websocket)
 
     return router
+
+
+def serve_pooled(parts: ChatParts, departed: Departed, websocket: WebSocket) -> None:
+    """Put a connection that has left the server into the pool; its session lives there."""
+    assert parts.pool is not None  # noqa: S101  # the caller looked
+    connection = PooledWebSocket(
+        parts.pool,
+        departed.fd,
+        limits=OverflowLimits(lossless_bytes=parts.settings.backlog_bytes),
+        frame_limits=frames.Limits(max_message_bytes=MAX_FRAME_BYTES),
+        tasks=parts.tasks,
+        wheel=parts.wheel,
+    )
+    connection.session = session = ChatSession(parts, connection)
+    connection.begin(begin(session, websocket), departed.early)
+
+
+async def serve_asgi(parts: ChatParts, websocket: WebSocket) -> None:
+    """Serve a connection where it is, over ASGI."""
+    connection = AsgiWebSocket(websocket, OverflowLimits(lossless_bytes=parts.settings.backlog_bytes))
+    session = ChatSession(parts, connection)
+    try:
+        await connection.run(begin(session, websocket), session.receive)
+    finally:
+        session.close()
 
 
 async def begin(session: ChatSession, websocket: WebSocket) -> None:
     """Check origin, rooms and credential in this order; without a credential the first frame must bring one."""
     parts: ChatParts = websocket.state.chat
     try:
-        has_credential = find_credential(websocket.scope) is not None
-        parts.authenticator.check_origin(websocket.scope, find_credential(websocket.scope))
+        credential = find_credential(websocket.scope)
+        parts.authenticator.check_origin(websocket.scope, credential)
         wanted = _wanted_rooms(websocket, parts)
-        principal = await parts.authenticator.request(websocket.scope) if has_credential else None
+        principal = await parts.authenticator.request(websocket.scope) if credential else None
     except FanfareError as error:
         session.refuse(error)
         return

@@ -23,7 +23,7 @@ from shared.edge.connection import Connection
 from shared.edge.event import Event, make_event
 from shared.edge.replay import Gap
 from shared.edge.timers import Timer
-from shared.errors import BadInput, FanfareError, RateLimited, TokenExpired, Unauthorized
+from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 from shared.limits import TokenBucket
 from shared.telemetry.logs import get_logger
 
@@ -74,7 +74,7 @@ class ChatSession:
         except FanfareError as error:
             self.end(error, given_id or frame_id(raw))
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """The connection is gone: leave every room."""
         self._cancel_timers()
         if self._protocol.authenticated:
@@ -161,11 +161,13 @@ class ChatSession:
         self.deliver(_frame("ack", sent.to_data(), given_id))
 
     async def _follow(self, room: str, cursor: str | None, given_id: str | None) -> None:
-        if room not in self.rooms and len(self.rooms) >= self._parts.settings.max_rooms_per_socket:
+        again = room in self.rooms
+        if not again and len(self.rooms) >= self._parts.settings.max_rooms_per_socket:
             raise BadInput(f"a connection follows at most {self._parts.settings.max_rooms_per_socket} rooms")
         start, data = await self._enter(room, cursor)
         self.deliver(_frame("joined", data, given_id))
-        await self._attach(room, start)
+        if cursor or not again:
+            await self._attach(room, start)
 
     # -- rooms --------------------------------------------------------------------------------------------------------
 
@@ -182,9 +184,9 @@ class ChatSession:
         self._cancel_timers()
         self._parts.sessions.add(self)
         self._protocol.authenticated = True
-        self._watch_expiry()
         entered = {room: await self._enter(room, cursor) for room, cursor in self._wanted.items()}
         self.deliver(make_event("connected", self._greeting([data for _, data in entered.values()])))
+        self._watch_expiry()
         for room, (start, _) in entered.items():
             await self._attach(room, start)
 
@@ -206,21 +208,37 @@ class ChatSession:
         }
 
     async def _enter(self, room: str, cursor: str | None) -> tuple[Position, dict[str, Any]]:
-        """Admit to a room and say where reading starts: at the client's cursor, or now."""
+        """Admit to a room and say where reading starts: at the client's cursor, or now.
+
+        The room is noted as soon as it admits, so that an eviction finds this session while it is still entering.
+        """
+        start = Position.parse(cursor) if cursor else None
         await self._parts.rooms.admit(self.principal, room)
-        here = await self._parts.hub.position(subjects.CHAT, subjects.chat_message(room))
-        start = Position.parse(cursor) if cursor else here
+        again = room in self.rooms
+        self.rooms[room] = None
+        try:
+            members = await self._present(room, again=again)
+            here = await self._parts.hub.position(subjects.CHAT, subjects.chat_message(room))
+        except FanfareError:
+            if not again:
+                self._depart(room)
+            raise
         if room not in self.rooms:
-            self.rooms[room] = None
-            members = await self._parts.presence.join(room, self.user_id, self.principal.username)
-        else:
-            members = list(await self._parts.presence.members(room))
-        return start, {"room": room, "cursor": str(start), "members": members}
+            raise Forbidden("this room is private")
+        return start or here, {"room": room, "cursor": str(start or here), "members": members}
+
+    async def _present(self, room: str, *, again: bool) -> list[str]:
+        """Be in a room as far as others see, and return who else is."""
+        if again:
+            return sorted(await self._parts.presence.members(room))
+        return await self._parts.presence.join(room, self.user_id, self.principal.username)
 
     async def _attach(self, room: str, start: Position) -> None:
-        gap = await self._parts.hub.attach(subjects.CHAT, subjects.chat_message(room), self, start)
+        subject = subjects.chat_message(room)
+        self._parts.hub.detach(subject, self)  # joined again from a cursor: the past first, then what is live
+        gap = await self._parts.hub.attach(subjects.CHAT, subject, self, start)
         if room not in self.rooms or self._connection.closing:
-            self._parts.hub.detach(subjects.chat_message(room), self)
+            self._parts.hub.detach(subject, self)
         elif gap is not None:
             self._announce(room, gap)
 

@@ -35,7 +35,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            edge = await stack.enter_async_context(open_edge("notifications", settings, lifecycle, metrics))
+            edge = await stack.enter_async_context(open_edge("notifications", settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s))
             yield {"notifications": await _make_parts(settings, edge, metrics, stack)}
 
     return build_app(

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from shared.edge.wire.frames import encode_text
+
 
 class Overflow(Enum):
     """What a connection does with an event that it cannot write now.
@@ -32,7 +34,7 @@ class Event:
         cursor: the SSE `id`; it depends on what else the client reads, so it stands outside the shared bytes.
     """
 
-    __slots__ = ("_sse", "_ws", "body", "cursor", "key", "overflow", "seq", "subject", "type")
+    __slots__ = ("_chunk", "_frame_id", "_sse", "_ws", "body", "cursor", "key", "overflow", "seq", "subject", "type")
 
     def __init__(
         self,
@@ -47,20 +49,34 @@ class Event:
         self.type, self.body, self.overflow, self.key = type_, body, overflow, key
         self.subject, self.seq = subject, seq
         self.cursor = ""
+        self._frame_id = b""
         self._ws: bytes | None = None
+        self._chunk: bytes | None = None
         self._sse: bytes | None = None
+
+    def answering(self, frame_id: bytes) -> Event:
+        """Return this event as the answer to a client's frame; `frame_id` is JSON."""
+        self._frame_id = b'"id":%b,' % frame_id
+        return self
 
     @property
     def frame_text(self) -> bytes:
         """The text of a WebSocket frame: `{"type":…,"data":{…}}`."""
+        return b'{"type":"%b",%b"data":%b}' % (self.type.encode(), self._frame_id, self.body)
+
+    @property
+    def ws_frame(self) -> bytes:
+        """The whole WebSocket frame, made once."""
         if self._ws is None:
-            self._ws = b'{"type":"%b","data":%b}' % (self.type.encode(), self.body)
+            self._ws = encode_text(self.frame_text)
         return self._ws
 
-    def answering(self, frame_id: bytes) -> Event:
-        """Return this event as the answer to a client's frame; `frame_id` is JSON."""
-        self._ws = b'{"type":"%b","id":%b,"data":%b}' % (self.type.encode(), frame_id, self.body)
-        return self
+    @property
+    def sse_chunk(self) -> bytes:
+        """The whole SSE event as a chunk of HTTP/1.1, made once; for clients that want no names and have no cursor."""
+        if self._chunk is None:
+            self._chunk = chunk(self.to_sse(named=False))
+        return self._chunk
 
     def at(self, cursor: str) -> Event:
         """Return this event for a client whose place after it is `cursor`; the encoded data is shared."""
@@ -81,6 +97,11 @@ class Event:
             comma = b"" if self.body == b"{}" else b","
             self._sse = b'data: {"type":"%b"%b%b\r\n\r\n' % (self.type.encode(), comma, self.body[1:])
         return self._sse
+
+
+def chunk(data: bytes) -> bytes:
+    """Return `data` as one chunk of a chunked body (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def make_event(type_: str, data: dict[str, Any], *, overflow: Overflow = Overflow.LOSSLESS, key: str = "") -> Event:

@@ -20,6 +20,7 @@ from shared.clock import monotonic_s
 from shared.edge.deadletters import DeadLetters
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
+from shared.edge.wire.pool import Pool
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.runtime.status import publish_status
@@ -38,6 +39,7 @@ class Edge:
     deadletters: DeadLetters
     wheel: Wheel
     tasks: TaskKeeper
+    pool: Pool | None
     _name: str
     _settings: ServiceSettings
     _revocations: Revocations
@@ -55,7 +57,7 @@ class Edge:
 
 @asynccontextmanager
 async def open_edge(
-    name: str, settings: ServiceSettings, lifecycle: Lifecycle, metrics: Metrics
+    name: str, settings: ServiceSettings, lifecycle: Lifecycle, metrics: Metrics, *, heartbeat_s: float
 ) -> AsyncIterator[Edge]:
     """Open what an edge needs; readiness depends on it, and the process ends if the broker's link is gone for good."""
     tasks = TaskKeeper()
@@ -63,6 +65,7 @@ async def open_edge(
     deadletters = DeadLetters(broker, metrics)
     revocations = Revocations(broker, metrics=metrics)
     wheel = Wheel()
+    pool: Pool | None = None
     async with httpx.AsyncClient() as client:
         keys = RemoteKeys(settings.auth_jwks_url, client, metrics=metrics)
         lifecycle.add_check(f"{name}.keys", keys.check)
@@ -74,11 +77,23 @@ async def open_edge(
         tasks.spawn(_watch_lag(metrics), "loop-lag")
         try:
             authenticator = Authenticator(verifier, broker, revocations, settings.allowed_origins)
-            yield Edge(broker, authenticator, deadletters, wheel, tasks, name, settings, revocations, lifecycle)
+            pool = _start_pool(settings, metrics, tasks, heartbeat_s)
+            yield Edge(broker, authenticator, deadletters, wheel, tasks, pool, name, settings, revocations, lifecycle)
         finally:
+            if pool is not None:
+                pool.close()
             await tasks.close()
             await deadletters.close()
             await broker.close()
+
+
+def _start_pool(settings: ServiceSettings, metrics: Metrics, tasks: TaskKeeper, heartbeat_s: float) -> Pool | None:
+    if settings.edge_engine != "epoll":
+        return None
+    pool = Pool(metrics, heartbeat_s=heartbeat_s)
+    pool.start()
+    tasks.spawn(pool.sweep_for_ever(), "pool-sweep")
+    return pool
 
 
 async def connect_broker(

@@ -16,7 +16,8 @@ from typing import Any
 
 import uvicorn
 
-from shared.edge.wire.guards import GuardedWebSocketProtocol, guarded_http
+from shared.edge.wire.guards import GuardedHttpProtocol, GuardedWebSocketProtocol
+from shared.edge.wire.handover import HandOverHttpProtocol, HandOverWebSocketProtocol
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.telemetry.logs import configure_logs
@@ -74,8 +75,8 @@ def make_server(app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> Dr
         host=settings.host,
         port=settings.port,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=guarded_http(max_header_bytes=settings.max_header_bytes, header_timeout_s=settings.header_timeout_s),
-        ws=GuardedWebSocketProtocol,
+        http=_http_protocol(settings),
+        ws=HandOverWebSocketProtocol if settings.edge_engine == "epoll" else GuardedWebSocketProtocol,
         ws_max_size=MAX_WS_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,
@@ -91,6 +92,13 @@ def make_server(app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> Dr
         forwarded_allow_ips=settings.trusted_proxies or None,
     )
     return DrainingServer(config, lifecycle)
+
+
+def _http_protocol(settings: ServiceSettings) -> type[GuardedHttpProtocol]:
+    """Return the protocol class with this service's limits; uvicorn takes a class, not an object."""
+    base = HandOverHttpProtocol if settings.edge_engine == "epoll" else GuardedHttpProtocol
+    limits = {"max_header_bytes": settings.max_header_bytes, "header_timeout_s": settings.header_timeout_s}
+    return type(base.__name__, (base,), limits)
 
 
 def listen(settings: ServiceSettings) -> socket.socket:

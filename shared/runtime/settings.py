@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import sys
 from typing import Annotated, Literal, NoReturn, TypeVar
@@ -36,6 +37,8 @@ class ServiceSettings(BaseSettings):
         auth_issuer, auth_audience: what tokens must name as `iss` and `aud`.
         log_level, log_format: debug, info, warning or error; json, or pretty for a person at a terminal.
         drain_s: over how long open connections are asked to leave at a stop, in seconds.
+        edge_engine: `epoll` takes connections out of uvicorn after the handshake; `asgi` leaves them there: the same
+            behaviour, for more memory and time.
         instance: INSTANCE. This process's name on the bus: an id.
         max_body_bytes: HTTP request bodies above this are refused with 413.
         max_header_bytes: request line and headers above this are refused with 431.
@@ -58,6 +61,7 @@ class ServiceSettings(BaseSettings):
     drain_s: float = Field(5.0, ge=0, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "pretty"] = "json"
+    edge_engine: Literal["epoll", "asgi"] = "epoll" if hasattr(select, "epoll") else "asgi"
     instance: Id = Field(default_factory=default_instance)
     max_body_bytes: int = Field(64 * 1024, ge=1024)
     max_header_bytes: int = Field(64 * 1024, ge=1024)

@@ -96,12 +96,6 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def guarded_http(*, max_header_bytes: int, header_timeout_s: float) -> type[GuardedHttpProtocol]:
-    """Return the protocol class with these limits; uvicorn takes a class, not an object."""
-    limits = {"max_header_bytes": max_header_bytes, "header_timeout_s": header_timeout_s}
-    return type("GuardedHttpProtocol", (GuardedHttpProtocol,), limits)
-
-
 class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket, with a bound on pings, on fragments, and on what is written to a peer that does not read."""
 

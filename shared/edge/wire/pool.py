@@ -1,0 +1,155 @@
+"""The pool: the descriptors of this process in one epoll set, whose own descriptor is all that the event loop watches.
+
+A connection here is one small object. It has no task, no transport, no queue and no timer; the pool reads for it,
+sweeps over all to keep them alive, and tells it when it can be written to again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+from typing import Protocol
+
+from shared.clock import Clock, monotonic_s
+from shared.telemetry.logs import get_logger
+from shared.telemetry.metrics import Metrics
+
+READ_BYTES = 64 * 1024
+MAX_EVENTS = 256
+SWEEP_STEPS = 100
+CLOSE_LINGER_S = 5.0
+
+READS = select.EPOLLIN | select.EPOLLRDHUP
+WRITES = select.EPOLLOUT
+
+
+class Pooled(Protocol):
+    """What the pool calls."""
+
+    fd: int
+
+    def readable(self, data: bytes) -> None:
+        """Take what came; never raise."""
+
+    def writable_again(self) -> None:
+        """Write what waits."""
+
+    def sweep(self, now_s: float) -> None:
+        """Once each heartbeat: say something to the peer, or notice that it is gone."""
+
+    def gone(self) -> None:
+        """The descriptor is closed; forget it."""
+
+
+class Pool:
+    """Adopts descriptors, reads them in fair turns, and closes them."""
+
+    def __init__(self, metrics: Metrics, *, heartbeat_s: float, clock: Clock = monotonic_s) -> None:
+        self._heartbeat_s, self._clock = heartbeat_s, clock
+        self._epoll = select.epoll()
+        # By descriptor: a list costs eight bytes a connection, a dict a hundred.
+        self._connections: list[Pooled | None] = []
+        self._count = 0
+        self._sweep_step = 0
+        self._log = get_logger()
+        self._gauge = metrics.gauge("pool_connections", "Connections in this process's epoll set")
+        self._failed = metrics.counter("pool_failures", "Connections closed because handling them failed")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def start(self) -> None:
+        """Have the running loop watch the set."""
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready)
+
+    def close(self) -> None:
+        """Close every connection and the set."""
+        for connection in self._connections:
+            if connection is not None:
+                self.discard(connection)
+        if not self._epoll.closed:
+            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self._epoll.close()
+
+    def adopt(self, connection: Pooled) -> None:
+        """Watch `connection.fd` from now on."""
+        fd = connection.fd
+        if fd >= len(self._connections):
+            self._connections.extend([None] * (fd + 64 - len(self._connections)))
+        self._connections[fd] = connection
+        self._count += 1
+        self._gauge.set(self._count)
+        self._epoll.register(fd, READS)
+
+    def watch(self, connection: Pooled, *, reads: bool, writes: bool) -> None:
+        """Wait for what a connection can do something with now; a peer that hung up is always noticed."""
+        mask = (READS if reads else 0) | (WRITES if writes else 0)
+        if self._connections[connection.fd] is connection:
+            self._epoll.modify(connection.fd, mask)
+
+    def discard(self, connection: Pooled) -> None:
+        """Close a connection; harmless when it is closed already."""
+        fd = connection.fd
+        if fd < 0 or self._connections[fd] is not connection:
+            return
+        self._connections[fd] = None
+        connection.fd = -1
+        self._count -= 1
+        self._gauge.set(self._count)
+        os.close(fd)
+        connection.gone()
+
+    async def sweep_for_ever(self) -> None:
+        """Visit every connection once each heartbeat, some at a time; the owner keeps the task."""
+        while True:
+            await asyncio.sleep(self._heartbeat_s / SWEEP_STEPS)
+            now, step = self._clock(), self._sweep_step
+            self._sweep_step = (step + 1) % SWEEP_STEPS
+            for connection in self._connections[step::SWEEP_STEPS]:
+                if connection is not None:
+                    connection.sweep(now)
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    def _ready(self) -> None:
+        """One read for each that has something: level-triggered, so a talker gets its next turn after all others."""
+        for fd, mask in self._epoll.poll(0, MAX_EVENTS):
+            # None: it was closed by one that came before it in this very round.
+            connection = self._connections[fd]
+            if connection is None:
+                continue
+            try:
+                self._serve(connection, fd, mask)
+            except Exception:  # noqa: BLE001  # what goes wrong with one connection must not stop the others
+                self._failed.inc()
+                self._log.exception("connection_failed")
+                self.discard(connection)
+
+    def _serve(self, connection: Pooled, fd: int, mask: int) -> None:
+        if mask & WRITES:
+            connection.writable_again()
+        if mask & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR) and connection.fd == fd:
+            try:
+                data = os.read(fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if data:
+                connection.readable(data)
+            else:
+                self.discard(connection)
+
+
+def write(fd: int, data: bytes) -> int:
+    """Write what the socket takes now; 0 if nothing, -1 if the peer is gone."""
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ETIMEDOUT, errno.EHOSTUNREACH):
+            return -1
+        raise

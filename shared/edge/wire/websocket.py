@@ -1,0 +1,175 @@
+"""A WebSocket in the pool: frames in to a session, events out as frames encoded once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from shared.contracts.close_codes import CloseCode
+from shared.edge.event import Event
+from shared.edge.overflow import OverflowLimits
+from shared.edge.timers import Wheel
+from shared.edge.wire import frames
+from shared.edge.wire.pool import CLOSE_LINGER_S, Pool
+from shared.edge.wire.writer import PooledWriter
+from shared.tasks import TaskKeeper
+
+MAX_PINGS_PER_HEARTBEAT = 250
+PING = frames.encode_ping()
+
+
+class FrameSession(Protocol):
+    """What a pooled WebSocket drives."""
+
+    async def receive(self, raw: str | bytes) -> None:
+        """Perform one frame."""
+
+    def close(self) -> None:
+        """The connection is gone."""
+
+
+class PooledWebSocket(PooledWriter):
+    """One client. Idle, it is this object and nothing else.
+
+    Frames are handled one by one by a task that lives only while there are some; meanwhile nothing more is read, so a
+    client that floods waits for itself.
+    """
+
+    __slots__ = ("_heard", "_inbound", "_limits", "_partial", "_pings", "_tasks", "_wheel", "session")
+
+    def __init__(
+        self,
+        pool: Pool,
+        fd: int,
+        *,
+        limits: OverflowLimits,
+        frame_limits: frames.Limits,
+        tasks: TaskKeeper,
+        wheel: Wheel,
+    ) -> None:
+        super().__init__(pool, fd, limits)
+        self._limits, self._tasks, self._wheel = frame_limits, tasks, wheel
+        self._partial: frames.Partial | None = None
+        self._inbound: deque[bytes] | None = None
+        self._heard = True
+        self._pings = 0
+        self.session: FrameSession
+
+    def begin(self, work: Coroutine[Any, Any, None], early: bytes) -> None:
+        """Join the pool; do `work` first, then handle what came with the handshake and what comes."""
+        self.pool.adopt(self)
+        self._inbound = deque()
+        self.pause()
+        if early:
+            self.readable(early)
+        self._tasks.spawn(self._work(work), "socket-begin")
+
+    # -- what the session calls ---------------------------------------------------------------------------------------
+
+    def encode(self, event: Event) -> bytes:
+        """Return the event as a frame; the same bytes for every connection."""
+        return event.ws_frame
+
+    def close(self, code: CloseCode | int, reason: str = "") -> None:
+        """Send what waits, then the close frame; the peer has CLOSE_LINGER_S to answer."""
+        if self.closing or self.fd < 0:
+            return
+        self.send(frames.encode_close(code, reason))
+        self.closing = True
+        self._wheel.after(CLOSE_LINGER_S, self._give_up)
+
+    def too_slow(self) -> None:
+        """Close with the code that says: come back with your cursor."""
+        self.close(CloseCode.TOO_SLOW, "too slow: reconnect with your cursor")
+
+    def finish(self) -> None:
+        """Wait for the peer's close frame, which the linger bounds."""
+
+    # -- what the pool calls ------------------------------------------------------------------------------------------
+
+    def readable(self, data: bytes) -> None:
+        """Decode what came; messages queue for the session, control frames are answered at once."""
+        self._heard = True
+        try:
+            events, self._partial = frames.read_frames(data, self._partial, self._limits)
+        except frames.ProtocolViolation as violation:
+            self._partial = None
+            self._take(violation.events)
+            self.close(violation.code, violation.reason)
+            return
+        self._take(events)
+
+    def sweep(self, now_s: float) -> None:
+        """Ping; a peer that was silent since the last ping is gone."""
+        if not self._heard:
+            self.pool.discard(self)
+            return
+        self._heard = False
+        self._pings = 0
+        if self.congestion is None and not self.closing:
+            self.send(PING)
+
+    def gone(self) -> None:
+        """Tell the session."""
+        super().gone()
+        self._inbound = None
+        self.session.close()
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    def _take(self, events: list[frames.Event]) -> None:
+        for event in events:
+            if self.fd < 0:
+                return
+            match event:
+                case frames.Text(payload=payload) | frames.Binary(payload=payload):
+                    self._queue(payload)
+                case frames.Ping(payload=payload):
+                    self._pong(payload)
+                case frames.Close(code=code):
+                    self._peer_closed(code)
+                    return
+                case frames.Pong():
+                    pass
+
+    def _queue(self, payload: bytes) -> None:
+        if self.closing:
+            return
+        if self._inbound is None:
+            self._inbound = deque((payload,))
+            self.pause()
+            self._tasks.spawn(self._work(None), "socket-frames")
+        else:
+            self._inbound.append(payload)
+
+    async def _work(self, first: Coroutine[Any, Any, None] | None) -> None:
+        try:
+            if first is not None:
+                await first
+            while self._inbound and self.fd >= 0:
+                await self.session.receive(self._inbound.popleft())
+        except BaseException:
+            # The task keeper logs it; a session in an unknown state serves nobody.
+            self.pool.discard(self)
+            raise
+        self._inbound = None
+        if self.fd >= 0:
+            self.resume()
+
+    def _pong(self, payload: bytes) -> None:
+        """Answer, unless the answers pile up or the questions come too fast."""
+        self._pings += 1
+        if self._pings > MAX_PINGS_PER_HEARTBEAT:
+            self.close(1008, "too many pings")
+        elif self.congestion is None and not self.closing:
+            self.send(frames.encode_pong(payload))
+
+    def _peer_closed(self, code: int) -> None:
+        if not self.closing:
+            self.send(frames.encode_close(1000 if code == 1005 else code))
+            self.closing = True
+        self.pool.discard(self)
+
+    def _give_up(self) -> None:
+        self.pool.discard(self)

@@ -1,0 +1,159 @@
+"""Writing to a pooled connection: straight to the socket, and only when that is full through a backlog by class."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shared.edge.event import Event, Overflow
+from shared.edge.overflow import Backlog, OverflowLimits
+from shared.edge.wire.pool import Pool, write
+
+REFILL_BELOW_BYTES = 64 * 1024
+
+
+class Congestion:
+    """What a full socket has yet to take: the rest of what was begun, and a backlog behind it."""
+
+    __slots__ = ("backlog", "tail", "waiters")
+
+    def __init__(self, limits: OverflowLimits) -> None:
+        self.tail = b""
+        self.backlog = Backlog(limits)
+        self.waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def bytes(self) -> int:
+        """How much waits that must not be lost."""
+        return len(self.tail) + self.backlog.pending_bytes
+
+
+class PooledWriter:
+    """The writing half of a pooled connection; its subclasses know how an event looks on their wire.
+
+    The socket's own buffer is the queue. Only a full one gets a Congestion, and interest in writability.
+    """
+
+    __slots__ = ("__weakref__", "closing", "congestion", "fd", "limits", "pool", "reading")
+
+    def __init__(self, pool: Pool, fd: int, limits: OverflowLimits) -> None:
+        self.pool, self.fd, self.limits = pool, fd, limits
+        self.congestion: Congestion | None = None
+        self.closing = False
+        self.reading = True
+
+    def encode(self, event: Event) -> bytes:
+        """Return the event's bytes on this wire."""
+        raise NotImplementedError
+
+    def too_slow(self) -> None:
+        """The backlog is over its bound: close, so that the client resumes with its cursor."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """All that waited has been written and the connection is closing."""
+        raise NotImplementedError
+
+    def deliver(self, event: Event) -> None:
+        """Write an event, keep it or drop it by its class of back-pressure; never block, never raise."""
+        if self.closing or self.fd < 0:
+            return
+        if self.congestion is None:
+            self._send(self.encode(event), event)
+        else:
+            self._keep(event)
+
+    async def writable(self) -> None:
+        """Return when most of what was delivered has been taken."""
+        congestion = self.congestion
+        if congestion is not None and congestion.bytes > REFILL_BELOW_BYTES:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            congestion.waiters.append(waiter)
+            await waiter
+
+    def send(self, data: bytes) -> None:
+        """Write bytes that must follow all that was written before them."""
+        if self.fd < 0:
+            return
+        if self.congestion is None:
+            self._send(data, None)
+        else:
+            self.congestion.tail += b"".join(map(self.encode, self.congestion.backlog.take())) + data
+
+    def writable_again(self) -> None:
+        """The socket takes more: write what waits."""
+        congestion = self.congestion
+        if congestion is None:
+            return
+        if not congestion.tail:
+            congestion.tail = b"".join(map(self.encode, congestion.backlog.take()))
+        sent = write(self.fd, congestion.tail)
+        if sent < 0:
+            self.pool.discard(self)
+            return
+        congestion.tail = congestion.tail[sent:]
+        if congestion.bytes <= REFILL_BELOW_BYTES:
+            _release(congestion)
+        if not congestion.tail and not congestion.backlog:
+            self.congestion = None
+            self._watch()
+            if self.closing:
+                self.finish()
+
+    def readable(self, data: bytes) -> None:
+        """Take what came."""
+        raise NotImplementedError
+
+    def sweep(self, now_s: float) -> None:
+        """Once each heartbeat."""
+        raise NotImplementedError
+
+    def gone(self) -> None:
+        """The descriptor is closed: let go whoever waits to write."""
+        if self.congestion is not None:
+            _release(self.congestion)
+            self.congestion = None
+
+    def pause(self) -> None:
+        """Read no more until `resume`: the peer waits for itself."""
+        self.reading = False
+        self._watch()
+
+    def resume(self) -> None:
+        """Read again."""
+        self.reading = True
+        self._watch()
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    def _send(self, data: bytes, event: Event | None) -> None:
+        sent = write(self.fd, data)
+        if sent == len(data):
+            return
+        if sent < 0:
+            # Not here: whoever delivers goes over a list that closing would change.
+            asyncio.get_running_loop().call_soon(self.pool.discard, self)
+            return
+        self.congestion = Congestion(self.limits)
+        if sent == 0 and event is not None and event.overflow is not Overflow.LOSSLESS:
+            self.congestion.backlog.put(event)
+        else:
+            self.congestion.tail = data[sent:]
+        self._watch()
+
+    def _keep(self, event: Event) -> None:
+        congestion = self.congestion
+        if congestion is not None and (
+            not congestion.backlog.put(event) or congestion.bytes > self.limits.lossless_bytes
+        ):
+            self.too_slow()
+
+    def _watch(self) -> None:
+        if self.fd >= 0:
+            self.pool.watch(self, reads=self.reading, writes=self.congestion is not None)
+
+
+def _release(congestion: Congestion) -> None:
+    for waiter in congestion.waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    congestion.waiters.clear()
