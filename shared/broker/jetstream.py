@@ -1,6 +1,7 @@
 """The broker's port over NATS and JetStream. `shared.broker.port` has the promise; this is where it is kept.
 
 jetstream_client   nats-py's client, thinned
+jetstream_inbox    answers to requests
 jetstream_link     one connection: send, watch, ask, come back
 jetstream_wire     headers
 jetstream_log      streams: append, direct get
@@ -12,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from shared.broker import jetstream_wire as wire
+from shared.broker.jetstream_inbox import NoResponders
 from shared.broker.jetstream_keys import JetStreamKeys
-from shared.broker.jetstream_link import ANSWER_TIMEOUT_S, Link, NoResponders
+from shared.broker.jetstream_link import ANSWER_TIMEOUT_S, Link
 from shared.broker.jetstream_log import JetStreamLog
 from shared.broker.metrics import BrokerEvent, BrokerMetrics
 from shared.broker.port import NO_HEADERS, Appended, Entry, Handler, Message, Page, Responder, StreamState
@@ -180,6 +182,8 @@ class JetStreamBroker:
     # -- private --------------------------------------------------------------------------------------------------
 
     async def _answer(self, to: str, data: bytes, why_not: FanfareError | None) -> None:
+        if not to:  # sent without a wish for an answer
+            return
         headers: dict[str, str] | None = None
         if why_not is not None:
             code = GONE if isinstance(why_not, Gone) else UNAVAILABLE

@@ -13,7 +13,9 @@ It keeps what nats-py is good at (the protocol, reconnects, TLS, credentials) an
    connected, and deaf.
 4. `forget_pending`: what was not sent when the link broke is not sent later. A price that is late is worse than none,
    what must arrive is repeated with its id by its owner, and subscriptions are replayed anyway.
-5. `_connect_to_server`: the socket of a try that failed is closed before the next; nats-py leaves it to the collector.
+5. `give_up`, before a reconnect and before a close that the server does not answer: the socket is cut. nats-py closes
+   it and waits until what was written is sent, which to a peer that takes nothing is a matter of minutes.
+6. `_connect_to_server`: the socket of a try that failed is closed before the next; nats-py leaves it to the collector.
 """
 
 from __future__ import annotations
@@ -80,6 +82,18 @@ class ThinClient(Client):
         self._pending_data_size = 0
         for pong in self._pongs:
             pong.cancel()
+
+    def give_up(self) -> None:
+        """Cut the connection, with all that was not sent."""
+        self.forget_pending()
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if not (self.is_closed or self.is_reconnecting):
+            self.give_up()
+        await super()._process_op_err(e)
 
     async def _kick(self) -> None:
         """Wake the flusher, unless it is about to run: then it takes this along."""

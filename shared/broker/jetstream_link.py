@@ -11,25 +11,20 @@ What is decided here, once, for everything above:
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from nats import errors as nats_errors
 
 from shared.broker.jetstream_client import Receiver, ThinClient
-from shared.broker.jetstream_wire import status
+from shared.broker.jetstream_inbox import Inbox, IsLast, NoAnswer, NotSent, Reply
 from shared.broker.metrics import BrokerEvent, BrokerMetrics
-from shared.contracts.ids import new_id, require_id
-from shared.errors import BadInput, FanfareError, OutcomeUnknown, TooLarge, Unavailable
+from shared.contracts.ids import require_id
+from shared.errors import BadInput, TooLarge, Unavailable
 from shared.telemetry.logs import get_logger
 
 MAX_PENDING_BYTES = 4 << 20
 """Written but not yet taken by the socket; what comes on top is dropped (`publish`) or refused (all else)."""
-
-MAX_WAITING = 10_000
-"""Requests without an answer yet; more are refused."""
 
 MAX_SUBJECT_CHARS = 512
 """Far below the server's limit on a control line (4,096), which closes the link for good when it is exceeded."""
@@ -43,37 +38,12 @@ PING_INTERVAL_S = 2
 MAX_OUTSTANDING_PINGS = 2
 
 
-class NotSent(Unavailable):
-    """The broker is away; nothing was sent."""
-
-
-class NoResponders(Unavailable):
-    """Nobody listens on this subject."""
-
-
-class NoAnswer(OutcomeUnknown):
-    """It was sent, and no answer came."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer as it came; `raw` holds its headers."""
-
-    data: bytes
-    raw: bytes | None
-
-
-Waiter = Callable[[Reply | FanfareError], None]
-
-
 class Link:
     """See the module's docstring. Made by `connect` only."""
 
     def __init__(self, client: ThinClient, metrics: BrokerMetrics, inbox: str) -> None:
         self._client, self._metrics = client, metrics
-        self._inbox = f"{inbox}.{new_id()}"
-        self._tokens = itertools.count(1)
-        self._waiting: dict[bytes, Waiter] = {}
+        self._inbox = Inbox(inbox)
         self._up, self._closed = asyncio.Event(), asyncio.Event()
         self._restored: list[Callable[[], None]] = []
         self._refusal = self._last_error = ""
@@ -96,7 +66,7 @@ class Link:
                 await link._open(url, name)
         except nats_errors.Error as error:
             raise BadInput(f"the NATS address is not valid: {error}") from None
-        except TimeoutError:
+        except (TimeoutError, Unavailable):
             await link.close()
             raise Unavailable(f"no NATS server answered within {timeout_s:g} s: {link._last_error}") from None
         return link
@@ -172,26 +142,18 @@ class Link:
         data: bytes,
         headers: Mapping[str, str] | None = None,
         *,
-        last: Callable[[Reply], bool],
+        last: IsLast,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> list[Reply]:
         """Send a request and return its answers, up to and with the one that `last` accepts. Raises as `ask` does."""
-        if len(self._waiting) >= MAX_WAITING:
-            raise NotSent("too many requests wait for an answer")
-        replies: list[Reply] = []
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        token = b"%d" % next(self._tokens)
-        self._waiting[token] = _collector(replies, done, last)
-        try:
-            async with asyncio.timeout(timeout_s):
-                if not await self.send(subject, data, headers, reply=f"{self._inbox}.{token.decode()}"):
-                    raise NotSent
-                await done
-        except TimeoutError:
-            raise NoAnswer(f"no answer within {timeout_s:g} s") from None
-        finally:
-            del self._waiting[token]
-        return replies
+        with self._inbox.expect(last) as expected:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    if not await self.send(subject, data, headers, reply=expected.reply_to):
+                        raise NotSent
+                    return await expected.all()
+            except TimeoutError:
+                raise NoAnswer(f"no answer within {timeout_s:g} s") from None
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -229,11 +191,11 @@ class Link:
         await self._closed.wait()
 
     async def close(self) -> None:
-        """Send what is pending, and close."""
-        if self.usable():
-            await self._client.barrier(ANSWER_TIMEOUT_S)
+        """Send what is pending if the server takes it, and close."""
+        if not (self.usable() and await self._client.barrier(ANSWER_TIMEOUT_S)):
+            self._client.give_up()
         await self._client.close()
-        self._fail_waiting()
+        self._inbox.fail_all()
 
     # -- private --------------------------------------------------------------------------------------------------
 
@@ -254,7 +216,7 @@ class Link:
             pending_size=2 * MAX_PENDING_BYTES,
         )
         self._up.set()
-        await self.watch(f"{self._inbox}.*", self._on_answer)
+        await self.watch(self._inbox.pattern, self._inbox.receive)
 
     async def _confirm(self) -> None:
         """Return when the server has processed all that was sent, if need be after the link is back."""
@@ -273,15 +235,6 @@ class Link:
 
         return guarded
 
-    def _on_answer(self, subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
-        waiter = self._waiting.get(subject[len(self._inbox) + 1 :])
-        if waiter is not None:
-            waiter(Reply(data, raw))
-
-    def _fail_waiting(self) -> None:
-        for waiter in self._waiting.values():
-            waiter(NoAnswer("the link to NATS broke"))
-
     # nats-py wants coroutines as callbacks, and awaits some of them in its read loop: none of these waits.
 
     async def _on_error(self, error: Exception) -> None:
@@ -296,7 +249,7 @@ class Link:
     async def _on_disconnected(self) -> None:
         self._up.clear()
         self._client.forget_pending()
-        self._fail_waiting()
+        self._inbox.fail_all()
         if not self._client.is_closed:
             self._metrics.count(BrokerEvent.DISCONNECTED)
             self._log.warning("nats_disconnected")
@@ -311,7 +264,7 @@ class Link:
 
     async def _on_closed(self) -> None:
         self._metrics.count(BrokerEvent.CLOSED)
-        self._fail_waiting()
+        self._inbox.fail_all()
         self._closed.set()
 
 
@@ -325,21 +278,3 @@ def _encoded_bytes(headers: Mapping[str, str] | None) -> int:
     if not headers:
         return 0
     return len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
-
-
-def _collector(replies: list[Reply], done: asyncio.Future[None], last: Callable[[Reply], bool]) -> Waiter:
-    """Return what gathers the answers to one request until `done`."""
-
-    def collect(answer: Reply | FanfareError) -> None:
-        if done.done():
-            return
-        if isinstance(answer, FanfareError):
-            done.set_exception(answer)
-        elif status(answer.raw) == 503:
-            done.set_exception(NoResponders())
-        else:
-            replies.append(answer)
-            if last(answer):
-                done.set_result(None)
-
-    return collect

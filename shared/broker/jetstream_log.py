@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.broker import jetstream_wire as wire
-from shared.broker.jetstream_link import ANSWER_TIMEOUT_S, Link, NoAnswer, NoResponders, Reply
+from shared.broker.jetstream_inbox import NoAnswer, NoResponders, Reply
+from shared.broker.jetstream_link import ANSWER_TIMEOUT_S, Link
 from shared.broker.metrics import BrokerEvent
 from shared.broker.port import Appended, Message, Page, StreamState
 from shared.contracts.cursor import base36, tag

@@ -14,7 +14,8 @@ from nats.aio.client import Client
 
 from shared.broker import jetstream_wire as wire
 from shared.broker.jetstream import JetStreamBroker
-from shared.broker.jetstream_link import MAX_PENDING_BYTES, Reply
+from shared.broker.jetstream_inbox import Reply
+from shared.broker.jetstream_link import MAX_PENDING_BYTES
 from shared.broker.jetstream_log import PAGE_SUBJECT_BYTES, PAGE_SUBJECTS, _pages, _unbroken
 from shared.broker.metrics import BrokerEvent, BrokerMetrics
 from shared.contracts import subjects
@@ -234,9 +235,7 @@ async def test_a_burst_is_sent_a_socket_that_takes_nothing_is_not_fed_and_its_ba
         await ear.hears(burst)
         assert link.count(BrokerEvent.PUBLISH_DROPPED) == 0
 
-        tap.stall()
-        while not link.count(BrokerEvent.PUBLISH_DROPPED):
-            await link.broker.publish(subject, b"s" * size)
+        await _stuff(link, tap, subject)
         tap.cut()
         await link.until(BrokerEvent.RECONNECTED)
         await link.broker.publish(subject, b"fresh")
@@ -244,6 +243,25 @@ async def test_a_burst_is_sent_a_socket_that_takes_nothing_is_not_fed_and_its_ba
 
     await ear.until(lambda: b"fresh" in ear.data)
     assert not [data for data in ear.data if data.startswith(b"s")]
+
+
+async def test_a_link_to_a_server_that_takes_nothing_is_given_up_and_made_anew(nats_url: str, open_link: Open) -> None:
+    """nats-py waits until what it wrote is sent before it reconnects: for a peer that is gone, minutes."""
+    async with Wiretap(nats_url) as tap:
+        link = await open_link(tap.url)
+        await _stuff(link, tap)
+
+        await link.until(BrokerEvent.RECONNECTED)
+        await link.broker.check()
+
+
+async def test_closing_a_link_to_a_server_that_takes_nothing_takes_seconds(nats_url: str, open_link: Open) -> None:
+    async with Wiretap(nats_url) as tap:
+        link = await open_link(tap.url)
+        await _stuff(link, tap)
+
+        async with asyncio.timeout(5):
+            await link.broker.close()
 
 
 async def test_an_answer_that_was_lost_stays_unknown_whatever_is_refused_later(
@@ -256,7 +274,7 @@ async def test_an_answer_that_was_lost_stays_unknown_whatever_is_refused_later(
     await nats_server.freeze()
     async with asyncio.TaskGroup() as group:
         appending = group.create_task(_error_of(broker.append(subjects.chat_message("r"), b"x", msg_id=new_id())))
-        while not broker._link._waiting:
+        while not broker._link._inbox:
             await asyncio.sleep(0)
         await nats_server.kill()
         port = int(nats_server.url.rpartition(":")[2])
@@ -423,6 +441,13 @@ def test_pages_of_subjects_stay_within_the_servers_limits_and_lose_none(asked: l
     assert [subject for page in pages for subject in page] == asked
     assert all(len(page) <= PAGE_SUBJECTS for page in pages)
     assert all(sum(len(subject) + 3 for subject in page) <= PAGE_SUBJECT_BYTES + 600 for page in pages)
+
+
+async def _stuff(link: Counted, tap: Wiretap, subject: str = "eph.stuff") -> None:
+    """Let the other side take nothing, and fill every buffer on the way to it."""
+    tap.stall()
+    while not link.count(BrokerEvent.PUBLISH_DROPPED):
+        await link.broker.publish(subject, b"s" * 50_000)
 
 
 async def _error_of(asking: Awaitable[object]) -> Exception | None:

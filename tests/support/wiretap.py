@@ -17,6 +17,7 @@ class Wiretap:
         address = urlsplit(target)
         self._host, self._port = address.hostname or "", address.port or 0
         self._flows = asyncio.Event()
+        self._stalled: list[asyncio.Event] = []
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.sent = bytearray()
@@ -36,15 +37,19 @@ class Wiretap:
         await asyncio.gather(*self._tasks)
 
     def stall(self) -> None:
-        """Take nothing more from clients; what the kernel has room for, it takes."""
+        """Take nothing more from those who are connected now; what the kernel has room for, it takes."""
         self._flows.clear()
+        self._stalled.append(self._flows)
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     def cut(self) -> None:
-        """Break every connection; new ones flow."""
+        """Break every connection."""
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
-        self._flows.set()
+        for flows in self._stalled:
+            flows.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
@@ -56,11 +61,12 @@ class Wiretap:
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray | None
     ) -> None:
+        flows = self._flows
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
                 if record is not None:
                     record += chunk
-                    await self._flows.wait()
+                    await flows.wait()
                 if writer.transport.is_closing():
                     return
                 writer.write(chunk)

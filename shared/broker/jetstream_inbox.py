@@ -1,0 +1,113 @@
+"""Answers to requests: one subject prefix for the whole process, and a token for each request."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from shared.broker.jetstream_wire import status
+from shared.contracts.ids import new_id
+from shared.errors import OutcomeUnknown, Unavailable
+
+MAX_WAITING = 10_000
+"""Requests without an answer yet; more are refused."""
+
+NO_RESPONDERS_STATUS = 503
+
+
+class NotSent(Unavailable):
+    """The broker is away; nothing was sent."""
+
+
+class NoResponders(Unavailable):
+    """Nobody listens on this subject."""
+
+
+class NoAnswer(OutcomeUnknown):
+    """It was sent, and no answer came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it came; `raw` holds its headers."""
+
+    data: bytes
+    raw: bytes | None
+
+
+IsLast = Callable[[Reply], bool]
+
+
+class Expected:
+    """The answers to one request, until the last of them is there."""
+
+    __slots__ = ("_done", "_last", "_replies", "reply_to")
+
+    def __init__(self, reply_to: str, last: IsLast) -> None:
+        self.reply_to, self._last = reply_to, last
+        self._replies: list[Reply] = []
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def all(self) -> list[Reply]:
+        """Return the answers, or raise why there are none."""
+        await self._done
+        return self._replies
+
+    def take(self, reply: Reply) -> None:
+        """Keep an answer."""
+        if self._done.done():
+            return
+        if status(reply.raw) == NO_RESPONDERS_STATUS:
+            self._done.set_exception(NoResponders())
+            return
+        self._replies.append(reply)
+        if self._last(reply):
+            self._done.set_result(None)
+
+    def fail(self) -> None:
+        """Wait no longer: the link broke."""
+        if not self._done.done():
+            self._done.set_exception(NoAnswer("the link to NATS broke"))
+
+
+class Inbox:
+    """Where all answers come, and who waits for them."""
+
+    def __init__(self, prefix: str) -> None:
+        self._subject = f"{prefix}.{new_id()}"
+        self._tokens = itertools.count(1)
+        self._waiting: dict[bytes, Expected] = {}
+
+    @property
+    def pattern(self) -> str:
+        """What the link watches for us."""
+        return f"{self._subject}.*"
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @contextmanager
+    def expect(self, last: IsLast) -> Iterator[Expected]:
+        """Expect answers, up to and with the one that `last` accepts. Raises NotSent if too many wait already."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise NotSent("too many requests wait for an answer")
+        token = next(self._tokens)
+        expected = self._waiting[b"%d" % token] = Expected(f"{self._subject}.{token}", last)
+        try:
+            yield expected
+        finally:
+            del self._waiting[b"%d" % token]
+
+    def receive(self, subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
+        """Hand an answer to who waits for it; one that comes too late is dropped."""
+        expected = self._waiting.get(subject[len(self._subject) + 1 :])
+        if expected is not None:
+            expected.take(Reply(data, raw))
+
+    def fail_all(self) -> None:
+        """Tell everyone who waits that the link broke."""
+        for expected in self._waiting.values():
+            expected.fail()
