@@ -1,0 +1,98 @@
+"""Watchlists: concurrent changes lose nothing, late news undoes nothing, lost news is read again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.notifications.watchlists import NO_WATCHLIST, Watchlist, Watchlists
+from shared.broker.memory import MemoryBroker, MemoryServer
+from shared.contracts import subjects
+from shared.errors import BadInput
+from tests.support.price_board import settle
+
+
+class Edge:
+    """An edge that serves one user, and what it was told."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self.told: list[Watchlist] = []
+        self.lists = Watchlists(MemoryBroker(server), on_change=self._on_change, users=lambda: ["u"], max_symbols=100)
+
+    @property
+    def newest(self) -> Watchlist:
+        return max(self.told, key=lambda watchlist: watchlist.revision, default=NO_WATCHLIST)
+
+    def _on_change(self, user: str, watchlist: Watchlist) -> None:
+        assert user == "u"
+        self.told.append(watchlist)
+
+
+@asynccontextmanager
+async def running(server: MemoryServer) -> AsyncIterator[Edge]:
+    edge = Edge(server)
+    await edge.lists.start()
+    yield edge
+    await edge.lists.close()
+
+
+async def test_concurrent_changes_at_two_edges_lose_nothing() -> None:
+    server = MemoryServer()
+    async with running(server) as a, running(server) as b:
+        wanted = {f"S{number}" for number in range(6)}
+        turns = zip(sorted(wanted), [a, b] * 3, strict=True)
+        await asyncio.gather(*(edge.lists.change("u", add=[symbol]) for symbol, edge in turns))
+        await asyncio.gather(a.lists.change("u", remove=["S0"]), b.lists.change("u", add=["S9"]))
+        await settle()
+
+        expected = (wanted - {"S0"}) | {"S9"}
+        assert (await a.lists.get("u")).symbols == expected
+        assert a.newest == b.newest == await a.lists.get("u")
+
+
+async def test_a_change_is_told_at_every_edge_with_its_revision() -> None:
+    server = MemoryServer()
+    async with running(server) as a, running(server) as b:
+        await a.lists.change("u", add=["A"])
+        await a.lists.change("u", add=["B"])
+        await settle()
+
+        assert [watchlist.symbols for watchlist in b.told] == [{"A"}, {"A", "B"}]
+        assert b.told[0].revision < b.told[1].revision
+
+
+async def test_no_change_is_no_write() -> None:
+    server = MemoryServer()
+    async with running(server) as edge:
+        await edge.lists.change("u", add=["A"])
+        before = await edge.lists.get("u")
+
+        assert await edge.lists.change("u", add=["A"], remove=["B"]) == {"A"}
+        assert await edge.lists.get("u") == before
+
+
+async def test_a_watchlist_over_its_limit_is_refused_and_stays_as_it_was() -> None:
+    async with running(MemoryServer()) as edge:
+        await edge.lists.change("u", add=[f"S{number}" for number in range(100)])
+
+        with pytest.raises(BadInput, match="at most 100"):
+            await edge.lists.change("u", add=["ONE_MORE"])
+        assert len((await edge.lists.get("u")).symbols) == 100
+
+
+async def test_a_change_that_was_made_while_the_link_was_down_is_read_again() -> None:
+    server = MemoryServer()
+    async with running(server) as edge:
+        await settle()
+        stream = server.stream(subjects.bucket_stream(subjects.WATCHLISTS))
+        stream.republish = False  # its live repeat is lost
+        server.store(stream, subjects.bucket_key(subjects.WATCHLISTS, "u"), b'{"symbols":["A"]}', {})
+        await settle()
+        assert edge.told == []
+        server.start()
+        await settle()
+
+        assert edge.newest.symbols == {"A"}
