@@ -30,13 +30,13 @@ _HEADER_TYP: dict[TokenKind, str] = {"access": ACCESS_TYP, "ticket": TICKET_TYP}
 class TokenVerifier:
     """Verifies access tokens and tickets.
 
-    A token that held is remembered, by its digest, until it expires or the keys change: after a reconnect storm the
+    The holder of an access token that held is remembered, by its digest, until it expires or the keys change: after a reconnect storm the
     same tokens come again, and an Ed25519 check each would be most of the cost. The oldest go when it is full.
     """
 
     def __init__(self, keys: KeySource, issuer: str, audience: str, clock: Callable[[], int] = now_s) -> None:
         self._keys, self._issuer, self._audience, self._clock = keys, issuer, audience, clock
-        self._cache: dict[bytes, Claims] = {}
+        self._cache: dict[bytes, Principal] = {}
         self._cached_generation = keys.generation
 
     async def verify(self, token: str, *, typ: TokenKind = "access") -> Principal:
@@ -47,19 +47,20 @@ class TokenVerifier:
             Unauthorized: it does not hold.
             Unavailable: no key of the issuer is known yet, so that nothing can be said about any token.
         """
-        return Principal.from_claims(await self.claims(token, typ=typ))
+        if typ != "access":
+            return Principal.from_claims(await self.claims(token, typ=typ))
+        digest = _digest(token)
+        holder = self._cached(digest)
+        if holder is None:
+            holder = self._remember(digest, Principal.from_claims(await self._verified(token, typ)))
+        self._check_times(holder.issued_at_s, holder.expires_at_s)
+        return holder
 
     async def claims(self, token: str, *, typ: TokenKind = "access") -> Claims:
-        """Return the token's claims; errors as `verify`."""
-        if len(token) > MAX_TOKEN_CHARS or not token.isascii():
-            raise Unauthorized("this is not a token")
-        digest = hashlib.sha256(token.encode()).digest()
-        claims = self._cached(digest)
-        if claims is None:
-            claims = self._remember(digest, await self._verified(token, typ))
-        self._check_times(claims)
-        if claims.typ != typ:
-            raise Unauthorized(f"this is not a token of the kind {typ}")
+        """Return all of the token's claims, never from memory; errors as `verify`."""
+        _digest(token)
+        claims = await self._verified(token, typ)
+        self._check_times(claims.iat, claims.exp)
         return claims
 
     # -- private ------------------------------------------------------------------------------------------------------
@@ -88,24 +89,30 @@ class TokenVerifier:
             raise Unauthorized(f"this is not a token of the kind {typ}")
         return claims
 
-    def _check_times(self, claims: Claims) -> None:
+    def _check_times(self, issued_at_s: int, expires_at_s: int) -> None:
         now = self._clock()
-        if claims.exp + LEEWAY_S <= now:
+        if expires_at_s + LEEWAY_S <= now:
             raise TokenExpired
-        if claims.iat - LEEWAY_S > now:
+        if issued_at_s - LEEWAY_S > now:
             raise Unauthorized("the token is from the future")
 
-    def _cached(self, digest: bytes) -> Claims | None:
+    def _cached(self, digest: bytes) -> Principal | None:
         if self._cached_generation != self._keys.generation:
             self._cache.clear()
             self._cached_generation = self._keys.generation
         return self._cache.get(digest)
 
-    def _remember(self, digest: bytes, claims: Claims) -> Claims:
+    def _remember(self, digest: bytes, holder: Principal) -> Principal:
         if len(self._cache) >= MAX_CACHED:
             del self._cache[next(iter(self._cache))]
-        self._cache[digest] = claims
-        return claims
+        self._cache[digest] = holder
+        return holder
+
+
+def _digest(token: str) -> bytes:
+    if len(token) > MAX_TOKEN_CHARS or not token.isascii():
+        raise Unauthorized("this is not a token")
+    return hashlib.sha256(token.encode()).digest()
 
 
 def _header(token: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 
 from pydantic_core import from_json, to_json
 
@@ -30,8 +30,11 @@ FLUSH_BATCH = 64
 GRACE_S = 1.0
 ROSTER_TTL_S = 24 * 3600
 RECONCILE_EVERY_S = 10.0
-MAX_ROSTER_USERS = 1_000
+MAX_ROSTER_USERS = 256
 EDGE_LEASE = "edge"
+
+_Here = tuple[int, str]
+"""How many connections a user has in a room here, and the user's name."""
 
 OnChange = Callable[[str, str, str, bool], None]
 """Called with room, user, user's name, and whether they are online now."""
@@ -41,7 +44,8 @@ class Presence:
     """The rooms that this edge has users in, and who else is there.
 
     A user who leaves is kept for GRACE_S, so that a reload or a change of edge is no leave. A roster names at most
-    MAX_ROSTER_USERS users: rooms larger than that are audiences, whose members are counted but not listed.
+    MAX_ROSTER_USERS users, and a room with as many is an audience: telling each of thousands of every other who comes
+    or goes is work that grows with the square of them, so nobody is told.
     """
 
     def __init__(
@@ -49,8 +53,7 @@ class Presence:
     ) -> None:
         self._broker, self._edge, self._wheel = broker, edge, wheel
         self._on_change, self._clock = on_change, clock
-        self._here: dict[str, Counter[str]] = {}
-        self._names: dict[str, str] = {}
+        self._here: dict[str, dict[str, _Here]] = {}
         self._rosters: dict[str, dict[str, dict[str, str]]] = {}
         self._online: dict[str, dict[str, str]] = {}
         self._leases: set[str] = {edge}
@@ -85,9 +88,10 @@ class Presence:
     async def join(self, room: str, user: str, name: str) -> list[str]:
         """Note a connection of `user` in `room`; return who is online there, this user included."""
         first = room not in self._here
-        self._here.setdefault(room, Counter())[user] += 1
-        self._names[user] = name
-        if self._here[room][user] == 1:
+        here = self._here.setdefault(room, {})
+        before = here.get(user)
+        here[user] = (before[0] + 1 if before else 1, name)
+        if before is None:
             self._mark(room)
         if first:
             await self._read_rosters([room])
@@ -110,8 +114,10 @@ class Presence:
         here = self._here.get(room)
         if here is None or user not in here:
             return
-        here[user] -= 1
-        if here[user] <= 0:
+        count, name = here[user]
+        if count > 1:
+            here[user] = (count - 1, name)
+        else:
             del here[user]
             self._mark(room)
 
@@ -136,9 +142,9 @@ class Presence:
             self._wheel.after(1.0, lambda: self._mark(room))
 
     async def _write(self, room: str) -> None:
-        here = self._here.get(room, Counter())
+        here = self._here.get(room)
         if here:
-            users = {user: self._names.get(user, "") for user in list(here)[:MAX_ROSTER_USERS]}
+            users = {user: name for user, (_count, name) in islice(here.items(), MAX_ROSTER_USERS)}
             value = to_json({"users": users, "count": len(here)})
             await self._broker.put(subjects.PRESENCE, room, self._edge, value=value, ttl_s=ROSTER_TTL_S)
         else:
@@ -185,6 +191,8 @@ class Presence:
         """Announce the difference between what clients were told and what the keys say."""
         before, now = self._online.get(room, {}), self._union(self._rosters.get(room, {}))
         self._online[room] = now
+        if max(len(before), len(now)) >= MAX_ROSTER_USERS:
+            return
         for user in now.keys() - before.keys():
             self._on_change(room, user, now[user], True)
         for user in before.keys() - now.keys():

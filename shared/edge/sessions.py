@@ -43,7 +43,8 @@ class Sessions:
 
     def __init__(self, limits: SessionLimits, metrics: Metrics, transport: str) -> None:
         self._limits = limits
-        self._by_user: dict[str, dict[Session, None]] = {}
+        # A tuple for each user: nearly all have one session, and a dict would cost as much as the session.
+        self._by_user: dict[str, tuple[Session, ...]] = {}
         self._count = 0
         self._gauge = metrics.gauge("sessions", "Clients connected to this process", ["transport"]).labels(transport)
         self._refused = metrics.counter("sessions_refused", "Clients refused by a cap", ["transport", "cap"])
@@ -70,24 +71,29 @@ class Sessions:
         Raises:
             RateLimited: its user, or this process, has too many.
         """
-        mine = self._by_user.get(session.principal.user_id, {})
+        user = session.principal.user_id
+        mine = self._by_user.get(user, ())
         if self._limits.per_process and self._count >= self._limits.per_process:
             self._refuse("process", "this edge is full; try again")
         if self._limits.per_user and len(mine) >= self._limits.per_user:
             self._refuse("user", f"a user may have {self._limits.per_user} connections to one edge")
-        self._by_user.setdefault(session.principal.user_id, {})[session] = None
+        self._by_user[user] = (*mine, session)
         self._count += 1
         self._gauge.set(self._count)
 
     def remove(self, session: Session) -> None:
         """Count a session out; harmless if it was never in."""
-        mine = self._by_user.get(session.principal.user_id, {})
-        if session in mine:
-            del mine[session]
-            self._count -= 1
-            self._gauge.set(self._count)
-        if not mine:
-            self._by_user.pop(session.principal.user_id, None)
+        user = session.principal.user_id
+        mine = self._by_user.get(user, ())
+        if session not in mine:
+            return
+        self._count -= 1
+        self._gauge.set(self._count)
+        others = tuple(other for other in mine if other is not session)
+        if others:
+            self._by_user[user] = others
+        else:
+            del self._by_user[user]
 
     def revoked(self, revocation: Revocation) -> None:
         """End the sessions that a revocation names."""
