@@ -20,7 +20,6 @@ from shared.errors import BadInput
 from shared.telemetry.tracing import span, trace_headers
 
 MAX_HISTORY_PAGE = 200
-TOPIC_SUBJECTS = "notify.topic."
 
 
 class Notices:
@@ -71,11 +70,10 @@ def encode_notice(message: Message, epoch: str) -> Event:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise BadInput(f"not a notification: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
-    topic = subject.removeprefix(TOPIC_SUBJECTS) if subject.startswith(TOPIC_SUBJECTS) else None
     completed = notice.model_copy(
         update={
             "id": notice.id or f"{epoch}-{message.seq}",
-            "topic": topic,
+            "topic": subjects.topic_of(subject),
             "created_at": notice.created_at or message.time_ms,
         }
     )

@@ -75,11 +75,11 @@ def parse_frame(raw: str | bytes) -> tuple[ClientFrame, str | None]:
     Raises:
         BadInput: it is not one of the frames above; also TooLarge, BadId.
     """
-    size = len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
-    if size > MAX_FRAME_BYTES:
+    encoded = _bytes(raw)
+    if len(encoded) > MAX_FRAME_BYTES:
         raise TooLarge("frame", MAX_FRAME_BYTES)
     try:
-        value = from_json(raw, allow_inf_nan=False)
+        value = from_json(encoded, allow_inf_nan=False)
     except ValueError:
         raise BadInput("a frame is a JSON object with a type") from None
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
@@ -90,7 +90,7 @@ def parse_frame(raw: str | bytes) -> tuple[ClientFrame, str | None]:
 def frame_id(raw: str | bytes) -> str | None:
     """Return the id of a frame that may be wrong in every other way, for its error to repeat."""
     try:
-        value = from_json(raw)
+        value = from_json(_bytes(raw))
     except ValueError:
         return None
     return _frame_id(value) if isinstance(value, dict) else None
@@ -99,12 +99,16 @@ def frame_id(raw: str | bytes) -> str | None:
 # -- private ----------------------------------------------------------------------------------------------------------
 
 
+def _bytes(raw: str | bytes) -> bytes:
+    return raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass")
+
+
 def _parse_data(value: dict[str, Any]) -> ClientFrame:
     kind = _KINDS.get(value["type"])
     if kind is None:
         raise BadInput(f"unknown frame type; known are {', '.join(_KINDS)}")
     # The article's client sends {"type":"auth","token":…} with the token at the top level.
-    data = value if kind is Authenticate and "data" not in value else value.get("data", {})
+    data = value if kind is Authenticate and "token" in value else value.get("data", {})
     try:
         return kind.model_validate(data)
     except ValidationError as error:

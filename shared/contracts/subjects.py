@@ -66,6 +66,12 @@ def notify_topic(topic: str) -> str:
     return f"notify.topic.{require_id(topic, 'topic')}"
 
 
+def topic_of(subject: str) -> str | None:
+    """Return the topic whose notifications `subject` carries; None if they are a user's."""
+    kind, name = tokens_after(subject, 1)
+    return name if kind == "topic" else None
+
+
 def price(symbol: str) -> str:
     """Ticks of one symbol (stream PRICES keeps the last)."""
     return f"prices.{require_id(symbol, 'symbol')}"
