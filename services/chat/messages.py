@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,12 +94,12 @@ class Messages:
             end = messages[-1].seq if messages else after
         else:
             last = await self._broker.last_seq(subjects.CHAT, subjects.chat_message(room))
-            end = last if before is None else min(before - 1, last)
+            end = last if before is None else min(max(0, before - 1), last)
             messages, more = await read_before(
                 self._broker, subjects.CHAT, subjects.chat_message(room), end_seq=end, limit=limit
             )
         return {
-            "messages": [from_json(encode_message(message, epoch).body) for message in messages],
+            "messages": [from_json(event.body) for event in _encode_valid(messages, epoch)],
             "cursor": str(Position(epoch, end)),
             "more": more,
         }
@@ -124,5 +126,19 @@ def encode_message(message: Message, epoch: str) -> Event:
         payload = ChatMessage.model_validate_json(message.data)
     except ValidationError as error:
         raise BadInput(f"not a chat message: {error.errors(include_input=False)[0]['msg']}") from None
+    if subjects.stored(message.subject) != subjects.chat_message(payload.room):
+        raise BadInput("a chat message of another room")
     body = splice(payload.to_json(), seq=message.seq, cursor=f"{epoch}:{message.seq}")
     return Event("chat_message", body)
+
+
+# -- private ----------------------------------------------------------------------------------------------------------
+
+
+def _encode_valid(messages: Iterable[Message], epoch: str) -> list[Event]:
+    """Encode a page of history without what is no message: one bad payload must not hide a room's past."""
+    events = []
+    for message in messages:
+        with suppress(BadInput):
+            events.append(encode_message(message, epoch))
+    return events

@@ -91,7 +91,8 @@ class AsgiWebSocket:
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
-            await on_frame(text if text is not None else message["bytes"])
+            if not self.closing:  # nobody acts any more whose connection is being closed
+                await on_frame(text if text is not None else message["bytes"])
 
     async def _write(self) -> None:
         while events := await self._outbox.take():
