@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from services.chat.messages import Messages, encode_message
 from services.chat.parts import ChatParts, State
 from services.chat.rooms import RoomRecord, Rooms
-from services.chat.routes import messages_router, rooms_router, socket_router
+from services.chat.routes import chat_socket, messages_router, rooms_router
 from services.chat.session import ChatSession
 from services.chat.settings import ChatSettings
 from services.chat.throttle import MessageThrottle
@@ -45,7 +45,8 @@ def create_app(
     return build_app(
         "chat",
         lifespan=lifespan,
-        routers=[socket_router(), messages_router(), rooms_router()],
+        routers=[messages_router(), rooms_router()],
+        sockets={"/ws/chat": chat_socket},
         settings=settings,
         lifecycle=lifecycle,
         metrics=metrics,

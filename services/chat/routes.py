@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from services.chat.messages import MAX_HISTORY_PAGE
@@ -14,7 +15,7 @@ from services.chat.protocol import pair_cursors
 from services.chat.session import ChatSession
 from shared.auth.credentials import find_credential
 from shared.auth.principal import Principal
-from shared.contracts.claims import Scope
+from shared.contracts import claims
 from shared.contracts.cursor import Position
 from shared.contracts.events import Payload
 from shared.contracts.frames import MAX_FRAME_BYTES, SendMessage
@@ -28,22 +29,19 @@ from shared.edge.wire.websocket import PooledWebSocket
 from shared.errors import BadInput, FanfareError
 
 
-def socket_router() -> APIRouter:
-    """Return `WS /ws/chat?room=a&cursor=…&room=b&cursor=…`."""
-    router = APIRouter()
+async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
+    """`WS /ws/chat?room=a&cursor=…&room=b&cursor=…`.
 
-    @router.websocket("/ws/chat")
-    async def chat_socket(websocket: WebSocket) -> None:
-        """Accept first: a refusal before that reaches a browser as 1006, without its reason."""
-        parts: ChatParts = websocket.state.chat
-        await websocket.accept()
-        departed = handover_of(websocket.scope) if parts.pool is not None else None
-        if departed is not None:
-            serve_pooled(parts, departed, websocket)
-        else:
-            await serve_asgi(parts, websocket)
-
-    return router
+    Accept first: a refusal before that reaches a browser as 1006, without its reason.
+    """
+    websocket = WebSocket(scope, receive, send)
+    parts: ChatParts = websocket.state.chat
+    await websocket.accept()
+    departed = handover_of(scope) if parts.pool is not None else None
+    if departed is not None:
+        serve_pooled(parts, departed, websocket)
+    else:
+        await serve_asgi(parts, websocket)
 
 
 def serve_pooled(parts: ChatParts, departed: Departed, websocket: WebSocket) -> None:
@@ -121,7 +119,7 @@ def chat_parts(request: Request) -> ChatParts:
 async def chatting(request: Request) -> Principal:
     """Return who asks, if they may chat."""
     principal = await chat_parts(request).authenticator.request(request.scope)
-    principal.require(Scope.CHAT)
+    principal.require(claims.Scope.CHAT)
     return principal
 
 
