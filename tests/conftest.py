@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from shared.broker.jetstream import JetStreamBroker
-from tests.support.edges import Edges, serving_keys
+from tests.support.edges import Edges, open_edges
 from tests.support.nats_server import NatsServer
-from tests.support.tokens import Mint
+from tests.support.producer import Producer, connected
 
 BrokerFactory = Callable[..., Awaitable[JetStreamBroker]]
 
@@ -48,7 +47,19 @@ async def broker(nats_url: str) -> AsyncIterator[BrokerFactory]:
 @pytest.fixture
 async def edges(nats_url: str, tmp_path: Path) -> AsyncIterator[Edges]:
     """Starts edges on the session's server: `await edges.chat()`, `await edges.notifications()`."""
-    async with AsyncExitStack() as stack:
-        mint = Mint()
-        jwks_url = await stack.enter_async_context(serving_keys(mint))
-        yield Edges(stack, nats_url, jwks_url, mint, tmp_path)
+    async with open_edges(nats_url, tmp_path) as edges:
+        yield edges
+
+
+@pytest.fixture
+async def own_edges(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Edges]:
+    """Starts edges on this test's own server, which it may stop, kill and empty."""
+    async with open_edges(nats_server.url, tmp_path) as edges:
+        yield edges
+
+
+@pytest.fixture
+async def producer(nats_url: str) -> AsyncIterator[Producer]:
+    """A program outside the suite that publishes with plain nats-py."""
+    async with connected(nats_url) as producer:
+        yield producer

@@ -177,6 +177,15 @@ async def serving(app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> 
         await task
 
 
+@asynccontextmanager
+async def open_edges(nats_url: str, tmp_path: Path) -> AsyncIterator[Edges]:
+    """Yield what starts edges on the server at `nats_url`, with an issuer of their own."""
+    async with AsyncExitStack() as stack:
+        mint = Mint()
+        jwks_url = await stack.enter_async_context(serving_keys(mint))
+        yield Edges(stack, nats_url, jwks_url, mint, tmp_path)
+
+
 async def until_ready(http: httpx.AsyncClient) -> None:
     """Return once `/readyz` says so."""
     async with asyncio.timeout(START_TIMEOUT_S):

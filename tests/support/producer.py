@@ -1,0 +1,66 @@
+"""A producer that knows nothing of the suite but its subjects: plain nats-py, JSON, `publish`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from shared.clock import now_ms
+
+
+class Producer:
+    """One connection."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.js: JetStreamContext = client.jetstream()
+
+    async def publish(self, subject: str, payload: bytes | dict[str, Any]) -> None:
+        """Publish as `nats pub` does: no ack, no id; the server has it when this returns."""
+        await self.client.publish(subject, payload if isinstance(payload, bytes) else json.dumps(payload).encode())
+        await self.client.flush()
+
+    async def store(self, subject: str, payload: bytes | dict[str, Any]) -> int:
+        """Publish and wait for the stream's ack; return the sequence."""
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        return (await self.js.publish(subject, data)).seq
+
+    async def notify(self, subject: str, *titles: str) -> list[str]:
+        """Store notifications, and return their titles."""
+        for title in titles:
+            await self.store(subject, {"title": title})
+        return list(titles)
+
+    async def tick(self, symbol: str, price: float, **more: Any) -> None:
+        """Publish a price."""
+        await self.publish(f"prices.{symbol}", {"symbol": symbol, "price": price, "timestamp": now_ms(), **more})
+
+    async def beat(self, component: str, instance: str = "one", status: str = "up", **metrics: Any) -> None:
+        """Publish a status."""
+        data = {"component": component, "instance": instance, "status": status, "metrics": metrics}
+        await self.publish(f"status.{component}.{instance}", data | {"timestamp": now_ms()})
+
+    async def dead_letters(self, subject: str) -> list[Msg]:
+        """Return what was kept of the dead letters of `subject`."""
+        subscription = await self.js.subscribe(f"deadletter.{subject}", ordered_consumer=True)
+        pending = (await subscription.consumer_info()).num_pending
+        found = [await subscription.next_msg(timeout=5) for _ in range(pending)]
+        await subscription.unsubscribe()
+        return found
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Producer]:
+    """Yield a producer connected to `url`."""
+    client = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    try:
+        yield Producer(client)
+    finally:
+        await client.close()
