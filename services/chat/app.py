@@ -17,11 +17,15 @@ from services.chat.throttle import MessageThrottle
 from services.chat.typing import Typing
 from shared.clock import now_ms
 from shared.contracts import subjects
+from shared.contracts.frames import MAX_FRAME_BYTES
 from shared.edge.event import make_event
 from shared.edge.hub import Hub
+from shared.edge.overflow import OverflowLimits
 from shared.edge.presence import OnChange, Presence
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.topic import Topic
+from shared.edge.wire import frames
+from shared.edge.wire.websocket import SocketContext
 from shared.runtime.app import build_app
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
@@ -73,6 +77,9 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         await part.start()
     await typing.start()
     edge.hold(sessions)
+    limits = OverflowLimits(lossless_bytes=settings.backlog_bytes)
+    frame_limits = frames.Limits(max_message_bytes=MAX_FRAME_BYTES)
+    sockets = SocketContext(edge.pool, limits, frame_limits, edge.tasks, edge.wheel) if edge.pool is not None else None
     throttle = MessageThrottle(
         edge.broker, limit=settings.message_limit, window_s=settings.message_window_s, metrics=metrics
     )
@@ -87,8 +94,8 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         throttle=throttle if settings.limited else None,
         typing=typing,
         wheel=edge.wheel,
-        pool=edge.pool,
-        tasks=edge.tasks,
+        limits=limits,
+        sockets=sockets,
     )
 
 

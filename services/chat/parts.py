@@ -12,16 +12,21 @@ from services.chat.throttle import MessageThrottle
 from services.chat.typing import Typing
 from shared.auth.authenticator import Authenticator
 from shared.edge.hub import Hub
+from shared.edge.overflow import OverflowLimits
 from shared.edge.presence import Presence
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
-from shared.edge.wire.pool import Pool
-from shared.tasks import TaskKeeper
+from shared.edge.wire.websocket import SocketContext
 
 
 @dataclass(frozen=True, slots=True)
 class ChatParts:
-    """The nouns of the service."""
+    """The nouns of the service.
+
+    Attributes:
+        limits: of each connection's backlog.
+        sockets: what pooled connections share; None where connections stay with the server.
+    """
 
     settings: ChatSettings
     authenticator: Authenticator
@@ -33,8 +38,8 @@ class ChatParts:
     throttle: MessageThrottle | None
     typing: Typing
     wheel: Wheel
-    pool: Pool | None
-    tasks: TaskKeeper
+    limits: OverflowLimits
+    sockets: SocketContext | None
 
 
 class State(TypedDict):

@@ -18,14 +18,12 @@ from shared.auth.principal import Principal
 from shared.contracts import claims
 from shared.contracts.cursor import Position
 from shared.contracts.events import Payload
-from shared.contracts.frames import MAX_FRAME_BYTES, SendMessage
+from shared.contracts.frames import SendMessage
 from shared.contracts.ids import Id
 from shared.contracts.subjects import CHAT
 from shared.edge.connection import AsgiWebSocket
-from shared.edge.overflow import OverflowLimits
-from shared.edge.wire import frames
 from shared.edge.wire.handover import Departed, handover_of
-from shared.edge.wire.websocket import PooledWebSocket
+from shared.edge.wire.websocket import PooledWebSocket, SocketContext
 from shared.errors import BadInput, FanfareError
 
 
@@ -37,31 +35,23 @@ async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
     websocket = WebSocket(scope, receive, send)
     parts: ChatParts = websocket.state.chat
     await websocket.accept()
-    departed = handover_of(scope) if parts.pool is not None else None
-    if departed is not None:
-        serve_pooled(parts, departed, websocket)
+    departed = handover_of(scope) if parts.sockets is not None else None
+    if parts.sockets is not None and departed is not None:
+        serve_pooled(parts, parts.sockets, departed, websocket)
     else:
         await serve_asgi(parts, websocket)
 
 
-def serve_pooled(parts: ChatParts, departed: Departed, websocket: WebSocket) -> None:
+def serve_pooled(parts: ChatParts, context: SocketContext, departed: Departed, websocket: WebSocket) -> None:
     """Put a connection that has left the server into the pool; its session lives there."""
-    assert parts.pool is not None  # noqa: S101  # the caller looked
-    connection = PooledWebSocket(
-        parts.pool,
-        departed.fd,
-        limits=OverflowLimits(lossless_bytes=parts.settings.backlog_bytes),
-        frame_limits=frames.Limits(max_message_bytes=MAX_FRAME_BYTES),
-        tasks=parts.tasks,
-        wheel=parts.wheel,
-    )
+    connection = PooledWebSocket(context, departed.fd)
     connection.session = session = ChatSession(parts, connection)
     connection.begin(begin(session, websocket), departed.early)
 
 
 async def serve_asgi(parts: ChatParts, websocket: WebSocket) -> None:
     """Serve a connection where it is, over ASGI."""
-    connection = AsgiWebSocket(websocket, OverflowLimits(lossless_bytes=parts.settings.backlog_bytes))
+    connection = AsgiWebSocket(websocket, parts.limits)
     session = ChatSession(parts, connection)
     try:
         await connection.run(begin(session, websocket), session.receive)

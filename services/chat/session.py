@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic_core import to_json
@@ -25,27 +26,37 @@ from shared.edge.replay import Gap
 from shared.edge.timers import Timer
 from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 from shared.limits import TokenBucket
-from shared.telemetry.logs import get_logger
 
 
 class ChatSession:
     """From `connected` to the close. It listens to its rooms' topics itself, so that it can be told apart there.
 
+    An edge holds thousands of these idle, so it has slots, and what only a busy client needs is made when it is.
+
     Attributes:
-        name: `<edge>.<id>`, what the client is told.
-        rooms: what it follows, in the order of joining.
+        rooms: what it follows, in the order of joining; a tuple, since nearly all follow one.
     """
+
+    __slots__ = (
+        "_connection",
+        "_parts",
+        "_protocol",
+        "_refused_messages",
+        "_timer",
+        "_typing_bucket",
+        "_wanted",
+        "principal",
+        "rooms",
+    )
 
     def __init__(self, parts: ChatParts, connection: Connection) -> None:
         self._parts, self._connection = parts, connection
-        self._wanted: dict[str, str | None] = {}
+        self._wanted: dict[str, str | None] | None = None
         self._protocol = ChatProtocol(room=parts.settings.default_room)
-        self._typing_bucket = TokenBucket(rate_per_s=MAX_PER_S, burst=MAX_PER_S)
+        self._typing_bucket: TokenBucket | None = None
         self._refused_messages = 0
-        self._timers: list[Timer] = []
-        self._log = get_logger()
-        self.name = f"{parts.settings.instance}.{new_id()[:16]}"
-        self.rooms: dict[str, None] = {}
+        self._timer: Timer | None = None
+        self.rooms: tuple[str, ...] = ()
         self.principal: Principal
 
     # -- what the connection calls ------------------------------------------------------------------------------------
@@ -58,8 +69,7 @@ class ChatSession:
         """
         self._wanted, self._protocol.room = wanted, next(iter(wanted))
         if principal is None:
-            deadline_s = self._parts.settings.auth_deadline_s
-            self._later(deadline_s, lambda: self.end(Unauthorized(f"no auth frame within {deadline_s:g} s")))
+            self._wake_after(self._parts.settings.auth_deadline_s, self._auth_too_late)
         else:
             await self._try_welcome(principal)
 
@@ -76,10 +86,10 @@ class ChatSession:
 
     def close(self) -> None:
         """The connection is gone: leave every room."""
-        self._cancel_timers()
+        self._cancel_timer()
         if self._protocol.authenticated:
             self._parts.sessions.remove(self)
-            for room in list(self.rooms):
+            for room in self.rooms:
                 self._depart(room)
 
     # -- what hub and sessions call -----------------------------------------------------------------------------------
@@ -130,8 +140,7 @@ class ChatSession:
             case protocol.Store(room=room, content=content, client_id=client_id):
                 await self._store(room, content, client_id, given_id)
             case protocol.ShowTyping(room=room, is_typing=is_typing):
-                if room in self.rooms:
-                    await self._parts.typing.show(self.principal, room, is_typing=is_typing, bucket=self._typing_bucket)
+                await self._show_typing(room, is_typing=is_typing)
             case protocol.Follow(room=room, cursor=cursor):
                 await self._follow(room, cursor, given_id)
             case protocol.Unfollow(room=room):
@@ -160,6 +169,12 @@ class ChatSession:
         sent = await self._parts.messages.send(self.principal, room, content, client_id)
         self.deliver(_frame("ack", sent.to_data(), given_id))
 
+    async def _show_typing(self, room: str, *, is_typing: bool) -> None:
+        if room in self.rooms:
+            if self._typing_bucket is None:
+                self._typing_bucket = TokenBucket(rate_per_s=MAX_PER_S, burst=MAX_PER_S)
+            await self._parts.typing.show(self.principal, room, is_typing=is_typing, bucket=self._typing_bucket)
+
     async def _follow(self, room: str, cursor: str | None, given_id: str | None) -> None:
         again = room in self.rooms
         if not again and len(self.rooms) >= self._parts.settings.max_rooms_per_socket:
@@ -181,10 +196,11 @@ class ChatSession:
         """Register first, then tell: whoever can be heard of can also be ended."""
         principal.require(Scope.CHAT)
         self.principal = principal
-        self._cancel_timers()
+        self._cancel_timer()
         self._parts.sessions.add(self)
         self._protocol.authenticated = True
-        entered = {room: await self._enter(room, cursor) for room, cursor in self._wanted.items()}
+        wanted, self._wanted = self._wanted or {}, None
+        entered = {room: await self._enter(room, cursor) for room, cursor in wanted.items()}
         self.deliver(make_event("connected", self._greeting([data for _, data in entered.values()])))
         self._watch_expiry()
         for room, (start, _) in entered.items():
@@ -195,7 +211,7 @@ class ChatSession:
         return {
             "userId": self.principal.user_id,
             "username": self.principal.username,
-            "session": self.name,
+            "session": f"{settings.instance}.{new_id()[:16]}",
             "cursor": rooms[0]["cursor"],
             "rooms": rooms,
             "heartbeatMs": int(settings.heartbeat_s * 1000),
@@ -215,7 +231,8 @@ class ChatSession:
         start = Position.parse(cursor) if cursor else None
         await self._parts.rooms.admit(self.principal, room)
         again = room in self.rooms
-        self.rooms[room] = None
+        if not again:
+            self.rooms = (*self.rooms, room)
         try:
             members = await self._present(room, again=again)
             here = await self._parts.hub.position(subjects.CHAT, subjects.chat_message(room))
@@ -250,19 +267,26 @@ class ChatSession:
 
     def _depart(self, room: str) -> None:
         if room in self.rooms:
-            del self.rooms[room]
+            self.rooms = tuple(other for other in self.rooms if other != room)
             self._parts.hub.detach(subjects.chat_message(room), self)
             self._parts.presence.leave(room, self.user_id)
 
     # -- time and limits ----------------------------------------------------------------------------------------------
 
     def _watch_expiry(self) -> None:
-        self._cancel_timers()
         left_s = self.principal.expires_at_s - now_s()
-        warning_s = self._parts.settings.expiry_warning_s
-        warning = make_event("token_expiring", {"inMs": int(min(left_s, warning_s) * 1000)})
-        self._later(max(0.0, left_s - warning_s), lambda: self.deliver(warning))
-        self._later(left_s, lambda: self.end(TokenExpired("the token has expired: renew it and reconnect")))
+        self._wake_after(max(0.0, left_s - self._parts.settings.expiry_warning_s), self._warn_of_expiry)
+
+    def _warn_of_expiry(self) -> None:
+        left_s = self.principal.expires_at_s - now_s()
+        self.deliver(make_event("token_expiring", {"inMs": left_s * 1000}))
+        self._wake_after(left_s, self._expired)
+
+    def _expired(self) -> None:
+        self.end(TokenExpired("the token has expired: renew it and reconnect"))
+
+    def _auth_too_late(self) -> None:
+        self.end(Unauthorized(f"no auth frame within {self._parts.settings.auth_deadline_s:g} s"))
 
     def _refuse_message(self, error: RateLimited, given_id: str | None) -> None:
         self.end(error, given_id)
@@ -270,13 +294,15 @@ class ChatSession:
         if self._refused_messages >= self._parts.settings.refused_before_close or not self._protocol.authenticated:
             self._connection.close(CloseCode.RATE_LIMITED, error.message)
 
-    def _later(self, delay_s: float, callback: Any) -> None:
-        self._timers.append(self._parts.wheel.after(delay_s, callback))
+    def _wake_after(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Set the session's one timer."""
+        self._cancel_timer()
+        self._timer = self._parts.wheel.after(delay_s, callback)
 
-    def _cancel_timers(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _frame(type_: str, data: dict[str, Any], given_id: str | None) -> Event:

@@ -111,17 +111,28 @@ class HandOverWebSocketProtocol(GuardedWebSocketProtocol):
         if len(self._early) > MAX_EARLY_BYTES:
             self.transport.pause_reading()
 
+    async def receive(self) -> Any:
+        """Hand a message to an endpoint that stays, what was held back first."""
+        if self._early is not None:
+            self._stay()
+        return await super().receive()
+
     def hand_over(self) -> Departed | None:
-        """Leave with the descriptor, or stay and get what was held back; see the module."""
-        early, self._early = bytes(self._early or b""), None
+        """Leave with the descriptor, or stay; see the module."""
         if not self.handshake_complete or not _can_leave(self.transport):
-            self.transport.resume_reading()
-            if early:
-                super().data_received(early)
+            self._stay()
             return None
+        early, self._early = bytes(self._early or b""), None
         self._left = True
         self.stop_keepalive()
         return _depart(self.transport, early)
+
+    def _stay(self) -> None:
+        early, self._early = bytes(self._early or b""), None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+        if early:
+            super().data_received(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; for one that has left, nothing is lost."""

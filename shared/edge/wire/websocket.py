@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shared.contracts.close_codes import CloseCode
@@ -29,6 +30,17 @@ class FrameSession(Protocol):
         """The connection is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class SocketContext:
+    """What all WebSockets of a process share; one reference in each instead of five."""
+
+    pool: Pool
+    limits: OverflowLimits
+    frame_limits: frames.Limits
+    tasks: TaskKeeper
+    wheel: Wheel
+
+
 class PooledWebSocket(PooledWriter):
     """One client. Idle, it is this object and nothing else.
 
@@ -36,20 +48,11 @@ class PooledWebSocket(PooledWriter):
     client that floods waits for itself.
     """
 
-    __slots__ = ("_heard", "_inbound", "_limits", "_partial", "_pings", "_tasks", "_wheel", "session")
+    __slots__ = ("_context", "_heard", "_inbound", "_partial", "_pings", "session")
 
-    def __init__(
-        self,
-        pool: Pool,
-        fd: int,
-        *,
-        limits: OverflowLimits,
-        frame_limits: frames.Limits,
-        tasks: TaskKeeper,
-        wheel: Wheel,
-    ) -> None:
-        super().__init__(pool, fd, limits)
-        self._limits, self._tasks, self._wheel = frame_limits, tasks, wheel
+    def __init__(self, context: SocketContext, fd: int) -> None:
+        super().__init__(context.pool, fd, context.limits)
+        self._context = context
         self._partial: frames.Partial | None = None
         self._inbound: deque[bytes] | None = None
         self._heard = True
@@ -63,7 +66,7 @@ class PooledWebSocket(PooledWriter):
         self.pause()
         if early:
             self.readable(early)
-        self._tasks.spawn(self._work(work), "socket-begin")
+        self._context.tasks.spawn(self._work(work), "socket-begin")
 
     # -- what the session calls ---------------------------------------------------------------------------------------
 
@@ -77,7 +80,7 @@ class PooledWebSocket(PooledWriter):
             return
         self.send(frames.encode_close(code, reason))
         self.closing = True
-        self._wheel.after(CLOSE_LINGER_S, self._give_up)
+        self._context.wheel.after(CLOSE_LINGER_S, self._give_up)
 
     def too_slow(self) -> None:
         """Close with the code that says: come back with your cursor."""
@@ -92,7 +95,7 @@ class PooledWebSocket(PooledWriter):
         """Decode what came; messages queue for the session, control frames are answered at once."""
         self._heard = True
         try:
-            events, self._partial = frames.read_frames(data, self._partial, self._limits)
+            events, self._partial = frames.read_frames(data, self._partial, self._context.frame_limits)
         except frames.ProtocolViolation as violation:
             self._partial = None
             self._take(violation.events)
@@ -139,7 +142,7 @@ class PooledWebSocket(PooledWriter):
         if self._inbound is None:
             self._inbound = deque((payload,))
             self.pause()
-            self._tasks.spawn(self._work(None), "socket-frames")
+            self._context.tasks.spawn(self._work(None), "socket-frames")
         else:
             self._inbound.append(payload)
 
