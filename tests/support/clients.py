@@ -14,6 +14,7 @@ from httpx_sse import EventSource
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from shared.contracts.claims import USER_SCOPES
 from shared.contracts.ids import new_id
 from tests.support.edges import Edge
 
@@ -196,14 +197,18 @@ async def stream_client(
     greeted: bool = True,
     last_event_id: str | None = None,
     headers: dict[str, str] | None = None,
-    scope: str | None = None,
-    **query: str,
+    scope: str = USER_SCOPES,
+    session: str | None = None,
+    ttl_s: int = 600,
+    query: dict[str, str] | None = None,
+    **more_query: str,
 ) -> AsyncIterator[StreamClient]:
     """Open a stream as `user`; waits for `connected` unless told not to."""
-    all_headers = edge.headers(user, **({"scope": scope} if scope else {})) | (headers or {})
+    params = (query or {}) | more_query
+    all_headers = edge.headers(user, scope=scope, session=session, ttl_s=ttl_s) | (headers or {})
     if last_event_id is not None:
         all_headers["last-event-id"] = last_event_id
-    async with edge.http.stream("GET", "/api/stream", params=query, headers=all_headers, timeout=None) as response:
+    async with edge.http.stream("GET", "/api/stream", params=params, headers=all_headers, timeout=None) as response:
         assert response.status_code == 200, await response.aread()
         client = StreamClient(response)
         if greeted:
