@@ -33,6 +33,6 @@ class NotificationsSettings(ServiceSettings):
     stale_after_s: float = Field(2.0, gt=0)
     max_streams_per_user: int = Field(20, ge=0)
     max_streams: int = Field(19_000, ge=0)
-    backlog_bytes: int = Field(1 << 20, ge=64 * 1024)
+    backlog_bytes: int = Field(1 << 20, ge=256 * 1024)
     send_timeout_s: float = Field(30.0, gt=0)
     expiry_warning_s: float = Field(30.0, ge=0)

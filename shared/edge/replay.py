@@ -19,7 +19,7 @@ from shared.edge.topic import Topic
 from shared.telemetry.metrics import Metrics
 
 REPLAY_PAGE = 200
-RING_STEP = 16
+RING_STEP = 4
 CAUGHT_UP_POLL_S = 0.02
 MAX_REPLAY = 1_000
 """A resume that has this many to read, or more, is a gap. No stream keeps fewer of one subject (`max_per_subject`), so
@@ -92,13 +92,16 @@ class Replayer:
                     return self._gap(topic, reached, GapReason.TOO_MANY)
                 messages, reached = history
                 await self._deliver(topic, listener, messages, encode)
+            elif len(recent) > RING_STEP:
+                for event in recent[:-RING_STEP]:
+                    self._hand_over(listener, event)
+                    await listener.writable()
+                    reached = event.seq
             else:
-                self._hand_over(listener, recent[:RING_STEP])
-                if len(recent) <= RING_STEP:
-                    self._outcomes.labels("complete").inc()
-                    return None
-                reached = recent[RING_STEP - 1].seq
-                await listener.writable()
+                for event in recent:
+                    self._hand_over(listener, event)
+                self._outcomes.labels("complete").inc()
+                return None
         return self._gap(topic, reached, GapReason.EPOCH)
 
     async def _collect(self, topic: Topic, after_seq: int) -> tuple[list[Message], int] | None:
@@ -119,15 +122,14 @@ class Replayer:
     async def _deliver(self, topic: Topic, listener: Listener, messages: list[Message], encode: Encode) -> None:
         for number, message in enumerate(messages, 1):
             if (event := encode(topic, message)) is not None:
-                self._hand_over(listener, [event])
+                self._hand_over(listener, event)
                 await listener.writable()
             if number % REPLAY_PAGE == 0:
                 await asyncio.sleep(0)
 
-    def _hand_over(self, listener: Listener, events: list[Event]) -> None:
-        for event in events:
-            listener.deliver(event)
-        self._replayed.inc(len(events))
+    def _hand_over(self, listener: Listener, event: Event) -> None:
+        listener.deliver(event)
+        self._replayed.inc()
 
     async def _caught_up(self, topic: Topic, after_seq: int) -> int:
         """A replica had nothing more, yet the ring begins later: it is behind, or there is nothing in between."""

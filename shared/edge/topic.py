@@ -20,6 +20,7 @@ from shared.edge.event import Event
 from shared.edge.listener import Listener
 
 MAX_RING_EVENTS = 256
+MAX_RING_BYTES = 256 * 1024
 MAX_WAITING = 1_000
 
 
@@ -37,6 +38,7 @@ class Topic:
         "_floor",
         "_newest_ms",
         "_ring",
+        "_ring_bytes",
         "_waiting",
         "epoch",
         "filling",
@@ -62,6 +64,7 @@ class Topic:
         self._newest_ms = 0
         self._floor = position.seq
         self._ring: deque[Event] = deque()
+        self._ring_bytes = 0
         self._waiting: dict[int, Message] = {}
 
     @property
@@ -103,8 +106,10 @@ class Topic:
     def remember(self, event: Event) -> None:
         """Keep an emitted event for hot replay."""
         self._ring.append(event)
-        if len(self._ring) > MAX_RING_EVENTS:
-            self._floor = self._ring.popleft().seq
+        self._ring_bytes += len(event.body)
+        while len(self._ring) > MAX_RING_EVENTS or self._ring_bytes > MAX_RING_BYTES:
+            oldest = self._ring.popleft()
+            self._floor, self._ring_bytes = oldest.seq, self._ring_bytes - len(oldest.body)
 
     def recent(self, after_seq: int) -> list[Event] | None:
         """Return the events after `after_seq`; None if the ring does not reach that far back."""
