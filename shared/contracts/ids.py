@@ -23,9 +23,14 @@ def require_id(value: object, kind: str = "id") -> str:
     Raises:
         BadId: it is anything else; NATS wildcards, dots and long texts among it.
     """
-    if isinstance(value, str) and _ID.fullmatch(value):
+    if isinstance(value, str) and is_id(value):
         return value
     raise BadId(kind)
+
+
+def is_id(text: str) -> bool:
+    """Say whether a text is an id."""
+    return _ID.fullmatch(text) is not None
 
 
 def new_id(prefix: str = "") -> str:

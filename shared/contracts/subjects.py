@@ -6,7 +6,7 @@ and only the NATS server itself may publish there.
 
 from __future__ import annotations
 
-from shared.contracts.ids import require_id
+from shared.contracts.ids import is_id, require_id
 
 LIVE = "live."
 KEYS = "$KV."
@@ -88,8 +88,11 @@ def revoked(user: str) -> str:
 
 
 def deadletter(subject: str) -> str:
-    """Where a payload goes that was published to `subject` and does not validate."""
-    return f"deadletter.{subject}"
+    """Where a payload goes that was published to `subject` and does not validate.
+
+    The server lets producers publish to `prices.*` and the like; what is no id in a subject becomes `_` here.
+    """
+    return f"deadletter.{'.'.join(token if is_id(token) else '_' for token in subject.split('.'))}"
 
 
 def session_command(edge: str, session: str) -> str:

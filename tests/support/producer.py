@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import nats
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
 
 from shared.clock import now_ms
 
@@ -47,12 +48,13 @@ class Producer:
         data = {"component": component, "instance": instance, "status": status, "metrics": metrics}
         await self.publish(f"status.{component}.{instance}", data | {"timestamp": now_ms()})
 
-    async def dead_letters(self, subject: str) -> list[Msg]:
+    async def dead_letters(self, subject: str) -> list[RawStreamMsg]:
         """Return what was kept of the dead letters of `subject`."""
-        subscription = await self.js.subscribe(f"deadletter.{subject}", ordered_consumer=True)
-        pending = (await subscription.consumer_info()).num_pending
-        found = [await subscription.next_msg(timeout=5) for _ in range(pending)]
-        await subscription.unsubscribe()
+        found: list[RawStreamMsg] = []
+        with suppress(NotFoundError):
+            while True:
+                after = (found[-1].seq or 0) + 1 if found else 1
+                found.append(await self.js.get_msg("DEADLETTER", seq=after, subject=f"deadletter.{subject}", next=True))
         return found
 
 
