@@ -14,9 +14,11 @@ from shared.edge.timers import Wheel
 from shared.edge.wire import frames
 from shared.edge.wire.pool import CLOSE_LINGER_S, Pool
 from shared.edge.wire.writer import PooledWriter
+from shared.errors import FanfareError, TooLarge
 from shared.tasks import TaskKeeper
 
 MAX_PINGS_PER_HEARTBEAT = 250
+TOO_BIG = 1009
 PING = frames.encode_ping()
 
 
@@ -25,6 +27,9 @@ class FrameSession(Protocol):
 
     async def receive(self, raw: str | bytes) -> None:
         """Perform one frame."""
+
+    def end(self, error: FanfareError) -> None:
+        """Tell the client why, and close if that error ends a connection."""
 
     def close(self) -> None:
         """The connection is gone."""
@@ -75,9 +80,11 @@ class PooledWebSocket(PooledWriter):
         return event.ws_frame
 
     def close(self, code: CloseCode | int, reason: str = "") -> None:
-        """Send what waits, then the close frame; the peer has CLOSE_LINGER_S to answer."""
+        """Send what waits, then the close frame; the peer has CLOSE_LINGER_S to answer, and is not heard any more."""
         if self.closing or self.fd < 0:
             return
+        if self._inbound:
+            self._inbound.clear()
         self.send(frames.encode_close(code, reason))
         self.closing = True
         self._context.wheel.after(CLOSE_LINGER_S, self._give_up)
@@ -99,6 +106,8 @@ class PooledWebSocket(PooledWriter):
         except frames.ProtocolViolation as violation:
             self._partial = None
             self._take(violation.events)
+            if violation.code == TOO_BIG:
+                self.session.end(TooLarge("frame", self._context.frame_limits.max_message_bytes))
             self.close(violation.code, violation.reason)
             return
         self._take(events)
@@ -114,10 +123,12 @@ class PooledWebSocket(PooledWriter):
             self.send(PING)
 
     def gone(self) -> None:
-        """Tell the session."""
+        """Tell the session, once it is through with the frame that it handles: it must not join what it just left."""
         super().gone()
-        self._inbound = None
-        self.session.close()
+        if self._inbound is None:
+            self.session.close()
+        else:
+            self._inbound.clear()
 
     # -- private ------------------------------------------------------------------------------------------------------
 
@@ -150,15 +161,23 @@ class PooledWebSocket(PooledWriter):
         try:
             if first is not None:
                 await first
-            while self._inbound and self.fd >= 0:
+            while self._inbound:
                 await self.session.receive(self._inbound.popleft())
         except BaseException:
             # The task keeper logs it; a session in an unknown state serves nobody.
+            self._rest()
             self.pool.discard(self)
             raise
-        self._inbound = None
-        if self.fd >= 0:
+        self._rest()
+        if self._partial is not None and self._partial.closed:
+            self.pool.discard(self)
+        elif self.fd >= 0:
             self.resume()
+
+    def _rest(self) -> None:
+        self._inbound = None
+        if self.fd < 0:
+            self.session.close()
 
     def _pong(self, payload: bytes) -> None:
         """Answer, unless the answers pile up or the questions come too fast."""
@@ -169,10 +188,12 @@ class PooledWebSocket(PooledWriter):
             self.send(frames.encode_pong(payload))
 
     def _peer_closed(self, code: int) -> None:
+        """Answer; what the peer sent before its close is handled still, and then the connection goes."""
         if not self.closing:
             self.send(frames.encode_close(1000 if code == 1005 else code))
             self.closing = True
-        self.pool.discard(self)
+        if self._inbound is None:
+            self.pool.discard(self)
 
     def _give_up(self) -> None:
         self.pool.discard(self)
