@@ -18,6 +18,7 @@ from services.notifications.watchlists import Watchlist, Watchlists
 from shared.contracts import subjects
 from shared.edge.commands import Commands
 from shared.edge.hub import Hub
+from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.topic import Topic
 from shared.runtime.app import build_app
@@ -35,7 +36,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            edge = await stack.enter_async_context(open_edge("notifications", settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s))
+            edge = await stack.enter_async_context(
+                open_edge("notifications", settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s)
+            )
             yield {"notifications": await _make_parts(settings, edge, metrics, stack)}
 
     return build_app(
@@ -83,7 +86,9 @@ async def _make_parts(
         authenticator=edge.authenticator,
         commands=commands,
         hub=hub,
+        limits=OverflowLimits(lossless_bytes=settings.backlog_bytes),
         notices=Notices(broker, hub),
+        pool=edge.pool,
         prices=prices,
         sessions=sessions,
         statuses=statuses,

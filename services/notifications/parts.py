@@ -13,8 +13,10 @@ from services.notifications.watchlists import Watchlists
 from shared.auth.authenticator import Authenticator
 from shared.edge.commands import Commands
 from shared.edge.hub import Hub
+from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
+from shared.edge.wire.pool import Pool
 from shared.tasks import TaskKeeper
 
 
@@ -26,7 +28,9 @@ class NotificationsParts:
     authenticator: Authenticator
     commands: Commands
     hub: Hub
+    limits: OverflowLimits
     notices: Notices
+    pool: Pool | None
     prices: PriceBoard
     sessions: Sessions
     statuses: StatusBoard

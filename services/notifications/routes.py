@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, model_validator
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import ServerSentEvent
 
 from services.notifications.notices import MAX_HISTORY_PAGE
 from services.notifications.parts import NotificationsParts
@@ -20,6 +20,11 @@ from shared.contracts.claims import Scope
 from shared.contracts.cursor import Vector
 from shared.contracts.events import Notification, Payload
 from shared.contracts.ids import Id, require_id
+from shared.edge.connection import AsgiStream
+from shared.edge.event import chunk
+from shared.edge.wire.handover import Departed
+from shared.edge.wire.response import StreamResponse
+from shared.edge.wire.sse import PooledStream
 from shared.errors import BadInput
 
 
@@ -129,18 +134,30 @@ def stream_router() -> APIRouter:
 
 
 def event_stream(session: StreamSession, parts: NotificationsParts) -> Response:
-    """Return the portable response: sse-starlette's, over any ASGI server."""
+    """Return the response that carries the session: in the pool where the server lets go of it, else over ASGI."""
+    named, retry = session.named, retry_line(parts.settings.retry_ms)
 
     async def content() -> AsyncIterator[bytes]:
+        out = AsgiStream(parts.limits, named=named)
+        session.open(out)
         try:
-            yield retry_line(parts.settings.retry_ms)
-            async for chunk in session.events():
-                yield chunk
+            yield retry
+            async for data in out.chunks():
+                yield data
         finally:
             session.close()
 
-    return EventSourceResponse(
+    def adopt(departed: Departed) -> None:
+        assert parts.pool is not None  # noqa: S101  # see on_departed
+        out = PooledStream(parts.pool, departed.fd, parts.limits, named=named)
+        out.session = session
+        parts.pool.adopt(out)
+        out.send(chunk(retry))
+        session.open(out)
+
+    return StreamResponse(
         content(),
+        on_departed=adopt if parts.pool is not None else None,
         ping=parts.settings.heartbeat_s,
         ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
         send_timeout=parts.settings.send_timeout_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,8 @@ from shared.contracts.cursor import Position, Vector
 from shared.contracts.ids import require_id
 from shared.contracts.wire_errors import error_data
 from shared.edge.commands import ENDED
+from shared.edge.connection import StreamOut
 from shared.edge.event import Event, make_event
-from shared.edge.outbox import Outbox
-from shared.edge.overflow import OverflowLimits
 from shared.edge.replay import Gap, GapReason
 from shared.edge.timers import Timer
 from shared.errors import BadInput, FanfareError, Gone, TokenExpired, Unauthorized
@@ -52,17 +51,32 @@ class StreamSession:
         name: `<edge>.<id>`, by which a POST at any edge finds it.
     """
 
+    __slots__ = (
+        "_asked",
+        "_flow",
+        "_out",
+        "_own",
+        "_parts",
+        "_positions",
+        "_timer",
+        "_topics",
+        "_wanted",
+        "_watchlist",
+        "name",
+        "principal",
+    )
+
     def __init__(self, parts: NotificationsParts, principal: Principal, wanted: Wanted) -> None:
         self._parts, self._wanted = parts, wanted
         self.principal = principal
         self._own = subjects.notify_user(principal.user_id)
         self._topics = {topic: subjects.notify_topic(topic) for topic in wanted.topics}
         self._positions = Positions(self._own, self._topics)
-        self._outbox = Outbox(OverflowLimits(lossless_bytes=parts.settings.backlog_bytes))
-        self._flow = PriceFlow(parts.prices, parts.wheel, self, rate_hz=wanted.rate_hz)
+        self._flow: PriceFlow | None = None
         self._asked = wanted.symbols
         self._watchlist = NO_WATCHLIST
-        self._timers: list[Timer] = []
+        self._timer: Timer | None = None
+        self._out: StreamOut
         self.name = ""
 
     # -- from begin to end --------------------------------------------------------------------------------------------
@@ -71,6 +85,12 @@ class StreamSession:
         """Be counted and found; raises RateLimited when there are too many."""
         self._parts.sessions.add(self)
         self.name = self._parts.commands.register(self._command)
+
+    def open(self, out: StreamOut) -> None:
+        """Begin to tell the client over `out`."""
+        self._out = out
+        starting = self._parts.tasks.spawn(self._try_begin(), f"stream {self.name}")
+        starting.add_done_callback(self._end_if_failed)
 
     async def begin(self) -> None:
         """Say `connected`, then deliver what was missed, then what comes."""
@@ -89,25 +109,16 @@ class StreamSession:
             gap = await hub.attach(subjects.NOTIFY, subject, self, start)
             if gap is not None:
                 self._announce(gap)
-            if self._outbox.closed:
+            if self._out.closing:
                 hub.detach(subject, self)
-
-    async def events(self) -> AsyncIterator[bytes]:
-        """Yield what the client is sent, as much at once as waits, until the stream ends."""
-        starting = self._parts.tasks.spawn(self._try_begin(), f"stream {self.name}")
-        starting.add_done_callback(self._end_if_failed)
-        try:
-            while events := await self._outbox.take():
-                yield b"".join(event.to_sse(named=self._wanted.named) for event in events)
-        finally:
-            starting.cancel()
 
     def close(self) -> None:
         """The stream is over: follow nothing any more."""
-        self._outbox.close()
-        self._flow.close()
-        for timer in self._timers:
-            timer.cancel()
+        self._out.close()
+        if self._flow is not None:
+            self._flow.close()
+        if self._timer is not None:
+            self._timer.cancel()
         for subject in self._subjects:
             self._parts.hub.detach(subject, self)
         self._parts.statuses.remove(self)
@@ -115,6 +126,11 @@ class StreamSession:
         self._parts.commands.forget(self.name)
 
     # -- what hub, board and sessions call ----------------------------------------------------------------------------
+
+    @property
+    def named(self) -> bool:
+        """Whether the client asked for events with names."""
+        return self._wanted.named
 
     @property
     def user_id(self) -> str:
@@ -125,22 +141,22 @@ class StreamSession:
         """Hand over an event; what is stored moves the cursor."""
         if event.seq:
             event = event.at(self._positions.move(event.subject, event.seq))
-        self._outbox.deliver(event)
+        self._out.deliver(event)
 
     async def writable(self) -> None:
         """Return when a replay may go on."""
-        await self._outbox.writable()
+        await self._out.writable()
 
     def end(self, error: FanfareError) -> None:
         """Say why, and end the stream."""
         self.deliver(make_event("error", error_data(error)))
-        self._outbox.close()
+        self._out.close()
 
     def ask_to_leave(self, after_ms: int) -> None:
         """Ask the client to open its stream elsewhere, and end this one."""
         data = {"afterMs": after_ms, "cursor": self._positions.cursor}
         self.deliver(make_event("reconnect", data))
-        self._outbox.close()
+        self._out.close()
 
     def watchlist_changed(self, watchlist: Watchlist) -> None:
         """Follow the user's watchlist; what is older than what is known came late."""
@@ -166,8 +182,7 @@ class StreamSession:
                 if len(changed) > self._parts.settings.max_symbols:
                     raise BadInput(f"a stream follows at most {self._parts.settings.max_symbols} symbols")
                 self._asked = changed
-                self._watch_symbols()
-                return {"symbols": sorted(self._flow.symbols)}
+                return {"symbols": sorted(self._watch_symbols())}
             case "token":
                 return await self._renew(str(command.get("token", "")))
             case _:
@@ -200,7 +215,7 @@ class StreamSession:
     def _end_if_failed(self, starting: asyncio.Task[None]) -> None:
         """End the stream rather than leave it open and silent; the task's keeper has logged why."""
         if starting.cancelled() or starting.exception() is not None:
-            self._outbox.close()
+            self._out.close()
 
     def _connected(self) -> Event:
         data = {
@@ -213,8 +228,14 @@ class StreamSession:
         }
         return make_event("connected", data).at(self._positions.cursor)
 
-    def _watch_symbols(self) -> None:
-        self._flow.set_symbols(self._asked | self._watchlist.symbols)
+    def _watch_symbols(self) -> frozenset[str]:
+        """Follow what was asked for and the watchlist; return both. Most streams follow no price and have no flow."""
+        symbols = self._asked | self._watchlist.symbols
+        if symbols and self._flow is None:
+            self._flow = PriceFlow(self._parts.prices, self._parts.wheel, self, rate_hz=self._wanted.rate_hz)
+        if self._flow is not None:
+            self._flow.set_symbols(symbols)
+        return symbols
 
     def _announce(self, gap: Gap) -> None:
         if gap.starts_over:
@@ -229,17 +250,22 @@ class StreamSession:
         return next((topic for topic, known in self._topics.items() if known == subject), None)
 
     def _watch_expiry(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        left_s, warning_s = self.principal.expires_at_s - now_s(), self._parts.settings.expiry_warning_s
-        warning = make_event("token_expiring", {"inMs": int(min(left_s, warning_s) * 1000)})
-        self._timers = [
-            self._after(left_s - warning_s, lambda: self.deliver(warning)),
-            self._after(left_s, lambda: self.end(TokenExpired("the token has expired: renew it and reconnect"))),
-        ]
+        left_s = self.principal.expires_at_s - now_s()
+        self._wake_after(left_s - self._parts.settings.expiry_warning_s, self._warn_of_expiry)
 
-    def _after(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        return self._parts.wheel.after(max(0.0, delay_s), callback)
+    def _warn_of_expiry(self) -> None:
+        left_s = self.principal.expires_at_s - now_s()
+        self.deliver(make_event("token_expiring", {"inMs": left_s * 1000}))
+        self._wake_after(left_s, self._expired)
+
+    def _expired(self) -> None:
+        self.end(TokenExpired("the token has expired: renew it and reconnect"))
+
+    def _wake_after(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Set the session's one timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._parts.wheel.after(max(0.0, delay_s), callback)
 
 
 def check_topics(principal: Principal, topics: list[str], limit: int) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -33,6 +33,52 @@ class Connection(Protocol):
     @property
     def closing(self) -> bool:
         """Whether a close is under way."""
+
+
+class StreamOut(Protocol):
+    """What a stream's session may do with its client."""
+
+    def deliver(self, event: Event) -> None:
+        """Write an event, keep it or drop it by its class of back-pressure; never block, never raise."""
+
+    async def writable(self) -> None:
+        """Return when most of what was delivered has been taken."""
+
+    def close(self) -> None:
+        """Send what waits, then end the stream; further events are dropped."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the end is under way."""
+
+
+class AsgiStream:
+    """An SSE stream over plain ASGI: one outbox, emptied by whoever iterates over `chunks`."""
+
+    def __init__(self, limits: OverflowLimits, *, named: bool) -> None:
+        self._outbox, self._named = Outbox(limits), named
+
+    @property
+    def closing(self) -> bool:
+        """Whether the end is under way."""
+        return self._outbox.closed or self._outbox.overflowed
+
+    def deliver(self, event: Event) -> None:
+        """Queue an event; a client too slow for its backlog is ended, and resumes with its cursor."""
+        self._outbox.deliver(event)
+
+    async def writable(self) -> None:
+        """Return when most of what was delivered has been sent."""
+        await self._outbox.writable()
+
+    def close(self) -> None:
+        """Send what waits, then end."""
+        self._outbox.close()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what the client is sent, as much at once as waits, until the end."""
+        while events := await self._outbox.take():
+            yield b"".join(event.to_sse(named=self._named) for event in events)
 
 
 class AsgiWebSocket:

@@ -77,7 +77,8 @@ class HandOverHttpProtocol(GuardedHttpProtocol):
     def hand_over(self) -> Departed | None:
         """Leave with the descriptor; see the module."""
         cycle = self.cycle
-        if not cycle.response_started or not cycle.chunked_encoding or not _can_leave(self.transport):
+        chunked = cycle.response_started and cycle.chunked_encoding and self.scope["http_version"] == "1.1"
+        if not chunked or not _can_leave(self.transport):
             return None
         departed = _depart(self.transport, b"")
         cycle.response_complete = True

@@ -101,6 +101,10 @@ class Pool:
         os.close(fd)
         connection.gone()
 
+    def discard_soon(self, connection: Pooled) -> None:
+        """Close a connection when the caller is done: who delivers goes over a list that closing changes."""
+        asyncio.get_running_loop().call_soon(self.discard, connection)
+
     async def sweep_for_ever(self) -> None:
         """Visit every connection once each heartbeat, some at a time; the owner keeps the task."""
         while True:

@@ -14,11 +14,12 @@ REFILL_BELOW_BYTES = 64 * 1024
 class Congestion:
     """What a full socket has yet to take: the rest of what was begun, and a backlog behind it."""
 
-    __slots__ = ("backlog", "tail", "waiters")
+    __slots__ = ("backlog", "progressed", "tail", "waiters")
 
     def __init__(self, limits: OverflowLimits) -> None:
         self.tail = b""
         self.backlog = Backlog(limits)
+        self.progressed = True
         self.waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -91,6 +92,7 @@ class PooledWriter:
             self.pool.discard(self)
             return
         congestion.tail = congestion.tail[sent:]
+        congestion.progressed = congestion.progressed or sent > 0
         if congestion.bytes <= REFILL_BELOW_BYTES:
             _release(congestion)
         if not congestion.tail and not congestion.backlog:
@@ -130,8 +132,7 @@ class PooledWriter:
         if sent == len(data):
             return
         if sent < 0:
-            # Not here: whoever delivers goes over a list that closing would change.
-            asyncio.get_running_loop().call_soon(self.pool.discard, self)
+            self.pool.discard_soon(self)
             return
         self.congestion = Congestion(self.limits)
         if sent == 0 and event is not None and event.overflow is not Overflow.LOSSLESS:

@@ -1,0 +1,81 @@
+"""An SSE stream in the pool: events out as chunks encoded once; whatever comes in is read and forgotten."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from shared.edge.event import Event, chunk
+from shared.edge.overflow import OverflowLimits
+from shared.edge.wire.pool import Pool
+from shared.edge.wire.writer import PooledWriter
+
+COMMENT = chunk(b": keep-alive\r\n\r\n")
+LAST_CHUNK = b"0\r\n\r\n"
+MAX_STUCK_SWEEPS = 2
+
+
+class StreamEnd(Protocol):
+    """Whom a pooled stream tells when it is over."""
+
+    def close(self) -> None:
+        """The connection is gone."""
+
+
+class PooledStream(PooledWriter):
+    """One client. A peer that has gone without a word is found by the kernel (TCP_USER_TIMEOUT on the listener)."""
+
+    __slots__ = ("_named", "_stuck", "session")
+
+    def __init__(self, pool: Pool, fd: int, limits: OverflowLimits, *, named: bool) -> None:
+        super().__init__(pool, fd, limits)
+        self._named = named
+        self._stuck = 0
+        self.session: StreamEnd
+
+    # -- what the session calls ---------------------------------------------------------------------------------------
+
+    def encode(self, event: Event) -> bytes:
+        """Return the event as a chunk: the same bytes for all who have neither names nor a cursor of their own."""
+        if self._named or event.cursor:
+            return chunk(event.to_sse(named=self._named))
+        return event.sse_chunk
+
+    def close(self) -> None:
+        """Send what waits, then end the response and the connection."""
+        if self.closing or self.fd < 0:
+            return
+        self.send(LAST_CHUNK)
+        self.closing = True
+        if self.congestion is None:
+            self.finish()
+
+    def too_slow(self) -> None:
+        """End the stream: the client resumes with its cursor. What waited is in the stream still."""
+        self.pool.discard_soon(self)
+
+    def finish(self) -> None:
+        """All is written."""
+        self.pool.discard_soon(self)
+
+    # -- what the pool calls ------------------------------------------------------------------------------------------
+
+    def readable(self, data: bytes) -> None:
+        """A client has nothing to say on an open stream; reading it is how its leaving is noticed."""
+
+    def sweep(self, now_s: float) -> None:
+        """Send a comment; a client that has taken nothing for MAX_STUCK_SWEEPS heartbeats is gone."""
+        if self.congestion is None:
+            self._stuck = 0
+            self.send(COMMENT)
+        elif self.congestion.progressed:
+            self.congestion.progressed = False
+            self._stuck = 0
+        else:
+            self._stuck += 1
+            if self._stuck >= MAX_STUCK_SWEEPS:
+                self.pool.discard(self)
+
+    def gone(self) -> None:
+        """Tell the session."""
+        super().gone()
+        self.session.close()
