@@ -59,7 +59,8 @@ async def _welcome(server: DrainingServer, settings: SuiteSettings, database_url
         return
     demo = await ensure_demo_user(AuthSettings(database_url=database_url))
     await server.listening.wait()
-    print(WELCOME.format(url=url, user=demo.username, password=demo.password, user_id=demo.user_id, nats=nats))
+    text = WELCOME.format(url=url, user=demo.username, password=demo.password, user_id=demo.user_id, nats=nats)
+    print(text, flush=True)
 
 
 def start() -> None:

@@ -21,6 +21,7 @@ from services.price_feed.settings import PriceFeedSettings
 from services.settings import SuiteSettings
 from shared.runtime.app import build_app
 from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.settings import load_settings
 from shared.telemetry.metrics import Metrics
 
 PREFIXES = {
@@ -83,8 +84,9 @@ def create_suite(
     metrics = Metrics()
     common = settings.model_dump(include={"host", "port", "drain_s", "instance", "log_level", "log_format"})
     common |= {"nats_url": nats_url, "auth_jwks_url": f"{base_url}/.well-known/jwks.json"}
-    auth, chat = AuthSettings(**common, database_url=database_url), ChatSettings(**common)
-    feed, notifications = PriceFeedSettings(**common), NotificationsSettings(**common)
+    auth = load_settings(AuthSettings, **common, database_url=database_url)
+    feed, chat = load_settings(PriceFeedSettings, **common), load_settings(ChatSettings, **common)
+    notifications = load_settings(NotificationsSettings, **common)
     apps = {
         "auth": create_auth(auth, lifecycle=lifecycle, metrics=metrics),
         "price_feed": create_price_feed(feed, lifecycle=lifecycle, metrics=metrics),

@@ -6,7 +6,7 @@ import re
 import select
 import socket
 import sys
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -92,10 +92,14 @@ class ServiceSettings(BaseSettings):
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 
-def load_settings(kind: type[SettingsT]) -> SettingsT:
-    """Read the environment, or end the process with one line for each setting that is wrong."""
+def load_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
+    """Read the environment, or end the process with one line for each setting that is wrong.
+
+    Args:
+        given: settings that are known already, whatever the environment says.
+    """
     try:
-        return kind()
+        return kind(**given)
     except ValidationError as error:
         _refuse(error)
 
