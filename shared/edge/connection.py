@@ -119,7 +119,8 @@ class AsgiWebSocket:
         writer = loop.create_task(self._write(), name="socket-write")
         closing = loop.create_task(self._closing.wait(), name="socket-closing")
         try:
-            await asyncio.wait({reader, writer, closing}, return_when=asyncio.FIRST_COMPLETED)
+            # Not the writer: it ends as soon as the peer left, and what came before that is still to be handled.
+            await asyncio.wait({reader, closing}, return_when=asyncio.FIRST_COMPLETED)
             if not reader.done():
                 await asyncio.wait({writer, reader}, timeout=CLOSE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -141,7 +142,10 @@ class AsgiWebSocket:
                 await on_frame(text if text is not None else message["bytes"])
 
     async def _write(self) -> None:
-        while events := await self._outbox.take():
-            for event in events:
-                await self._websocket.send_text(event.frame_text.decode())
-        await self._websocket.close(self._code, self._reason)
+        try:
+            while events := await self._outbox.take():
+                for event in events:
+                    await self._websocket.send_text(event.frame_text.decode())
+            await self._websocket.close(self._code, self._reason)
+        finally:
+            self._outbox.close()  # lets go a replay that waits for a peer that has left
