@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from shared.broker.port import Broker, Message, Page, Subscription
 from shared.clock import Clock, monotonic_s
@@ -23,6 +22,7 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
+from shared.edge.fanout import FanOut
 from shared.edge.listener import Listener
 from shared.edge.replay import Gap, Replayer
 from shared.edge.topic import Topic
@@ -42,13 +42,30 @@ Encoder = Callable[[Message, str], Event]
 """Validates a stored message and encodes it once, given the epoch; raises BadInput for what must reach no client."""
 
 
-@dataclass(slots=True)
 class _Interest:
     """A topic, the live subscription that feeds it, and how many are being replayed to before they listen."""
 
-    topic: Topic
-    subscription: Subscription
-    joining: int = 0
+    __slots__ = ("_early", "_hub", "joining", "subscription", "topic")
+
+    def __init__(self, hub: Hub, topic: Topic) -> None:
+        self._hub, self.topic = hub, topic
+        self._early: list[Message] | None = []
+        self.joining = 0
+        self.subscription: Subscription
+
+    def receive(self, message: Message) -> None:
+        """Take a live message; until the topic has its place, keep it."""
+        if self._early is None:
+            self._hub.receive(self.topic, message)
+        else:
+            self._early.append(message)
+
+    def begin(self, place: Position) -> None:
+        """Begin at `place`, with what came meanwhile."""
+        self.topic.restart(place)
+        early, self._early = self._early or [], None
+        for message in early:
+            self._hub.receive(self.topic, message)
 
 
 class Hub:
@@ -76,6 +93,7 @@ class Hub:
         self._opening: dict[str, asyncio.Future[_Interest]] = {}
         self._tasks = TaskKeeper()
         self._replayer = Replayer(broker, metrics)
+        self._fan_out = FanOut()
         self._wake = asyncio.Event()
         self._log = get_logger()
         self._delivered = metrics.counter("deliveries", "Events handed to a listener", ["type"])
@@ -130,6 +148,7 @@ class Hub:
         if interest is None:
             return
         interest.topic.listeners.pop(listener, None)
+        self._fan_out.forget(interest.topic, listener)
         if not interest.topic.listeners:
             interest.topic.idle_since_s = self._clock()
 
@@ -152,29 +171,17 @@ class Hub:
 
     async def _subscribe(self, stream: str, subject: str) -> _Interest:
         """Subscribe first, read the target after: what is stored in between arrives live or leaves a visible gap."""
-        early: list[Message] = []
-        receive: Callable[[Message], object] = early.append
-
-        def handler(message: Message) -> None:
-            receive(message)
-
-        subscription = await self._broker.subscribe(subjects.live(subject), handler)
+        interest = _Interest(self, Topic(stream, subject, Position("0", 0)))
+        interest.subscription = await self._broker.subscribe(subjects.live(subject), interest.receive)
         try:
             place = await self._place(stream, subject)
         except FanfareError:
-            await subscription.close()
+            await interest.subscription.close()
             raise
-        topic = Topic(stream, subject, place)
-        topic.idle_since_s = self._clock()
-        interest = self._interests[subject] = _Interest(topic, subscription)
+        self._interests[subject] = interest
         self._topics_open.set(len(self._interests))
-
-        def live(message: Message) -> None:
-            self._receive(topic, message)
-
-        receive = live
-        for message in early:
-            live(message)
+        interest.topic.idle_since_s = self._clock()
+        interest.begin(place)
         return interest
 
     async def _place(self, stream: str, subject: str) -> Position:
@@ -187,7 +194,8 @@ class Hub:
 
     # -- live ---------------------------------------------------------------------------------------------------------
 
-    def _receive(self, topic: Topic, message: Message) -> None:
+    def receive(self, topic: Topic, message: Message) -> None:
+        """Take a live message of a topic."""
         self._emit(topic, topic.receive(message))
         if topic.needs_fill:
             self._start_fill(topic, "gap")
@@ -200,8 +208,7 @@ class Hub:
             if event is None:
                 continue
             topic.remember(event)
-            for listener in list(topic.listeners):
-                listener.deliver(event)
+            self._fan_out.send(topic, event)
             self._delivered.labels(event.type).inc(len(topic.listeners))
 
     def _encode(self, topic: Topic, message: Message) -> Event | None:

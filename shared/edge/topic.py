@@ -63,9 +63,10 @@ class Topic:
         self.filling = self.suspect_epoch = self.was_live = False
         self._newest_ms = 0
         self._floor = position.seq
-        self._ring: deque[Event] = deque()
+        # Most topics are quiet, and there is one for each user: what only traffic needs is made when it comes.
+        self._ring: deque[Event] | None = None
         self._ring_bytes = 0
-        self._waiting: dict[int, Message] = {}
+        self._waiting: dict[int, Message] | None = None
 
     @property
     def position(self) -> Position:
@@ -85,6 +86,8 @@ class Topic:
             return []
         if not self.filling and message.last_seq <= self.seq:
             return [self._advance(message)]
+        if self._waiting is None:
+            self._waiting = {}
         if len(self._waiting) < MAX_WAITING:
             self._waiting[message.seq] = message
         return []
@@ -99,12 +102,14 @@ class Topic:
     @property
     def gap_remains(self) -> bool:
         """Whether a live message still waits for one before it: the replica that was read is behind."""
-        return any(seq > self.seq for seq in self._waiting)
+        return any(seq > self.seq for seq in self._waiting or ())
 
     # -- the ring of recent events ------------------------------------------------------------------------------------
 
     def remember(self, event: Event) -> None:
         """Keep an emitted event for hot replay."""
+        if self._ring is None:
+            self._ring = deque()
         self._ring.append(event)
         self._ring_bytes += len(event.body)
         while len(self._ring) > MAX_RING_EVENTS or self._ring_bytes > MAX_RING_BYTES:
@@ -115,7 +120,7 @@ class Topic:
         """Return the events after `after_seq`; None if the ring does not reach that far back."""
         if after_seq < self._floor:
             return None
-        return [event for event in self._ring if event.seq > after_seq]
+        return [event for event in self._ring or () if event.seq > after_seq]
 
     # -- private ------------------------------------------------------------------------------------------------------
 
@@ -125,12 +130,13 @@ class Topic:
         return message
 
     def _drain_waiting(self) -> list[Message]:
-        ready = []
-        for seq in sorted(self._waiting):
-            message = self._waiting[seq]
+        ready: list[Message] = []
+        waiting = self._waiting or {}
+        for seq in sorted(waiting):
+            message = waiting[seq]
             if seq > self.seq and message.last_seq > self.seq:
                 break
-            del self._waiting[seq]
+            del waiting[seq]
             if seq > self.seq:
                 ready.append(self._advance(message))
         return ready

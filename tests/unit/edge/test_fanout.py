@@ -1,0 +1,86 @@
+"""A large audience is reached in slices; each listener gets each event once and in order, whoever comes or goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shared.contracts.cursor import Position
+from shared.edge.event import Event
+from shared.edge.fanout import MAX_QUEUED_EVENTS, SLICE, FanOut
+from shared.edge.topic import Topic
+
+
+class Reader:
+    """A listener that keeps what it is given; `on_first` runs at its first event."""
+
+    user_id = "u"
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+
+    def deliver(self, event: Event) -> None:
+        self.got.append(event.seq)
+
+    async def writable(self) -> None:
+        """It always is."""
+
+
+def audience(size: int) -> tuple[Topic, list[Reader]]:
+    topic = Topic("CHAT", "s", Position("e", 0))
+    readers = [Reader() for _ in range(size)]
+    topic.listeners.update(dict.fromkeys(readers))
+    return topic, readers
+
+
+def event(seq: int) -> Event:
+    return Event("t", b"{}", seq=seq)
+
+
+async def until_idle(readers: list[Reader], last: int) -> None:
+    async with asyncio.timeout(5):
+        while any(last not in reader.got for reader in readers):
+            await asyncio.sleep(0)
+
+
+async def test_a_small_audience_has_it_at_once() -> None:
+    topic, readers = audience(SLICE)
+    FanOut().send(topic, event(1))
+
+    assert all(reader.got == [1] for reader in readers)
+
+
+async def test_a_large_audience_gets_everything_in_order_and_the_loop_runs_in_between() -> None:
+    topic, readers = audience(3 * SLICE + 1)
+    fan_out, turns = FanOut(), []
+    for seq in (1, 2, 3):
+        fan_out.send(topic, event(seq))
+    asyncio.get_running_loop().call_soon(lambda: turns.append(sum(len(reader.got) for reader in readers)))
+    await until_idle(readers, 3)
+
+    assert all(reader.got == [1, 2, 3] for reader in readers)
+    assert turns[0] <= SLICE
+
+
+async def test_who_leaves_gets_nothing_more_and_who_comes_only_what_is_new() -> None:
+    topic, readers = audience(2 * SLICE)
+    fan_out, late = FanOut(), Reader()
+    fan_out.send(topic, event(1))
+    leaver = readers[-1]
+    del topic.listeners[leaver]
+    fan_out.forget(topic, leaver)
+    topic.listeners[late] = None
+    fan_out.send(topic, event(2))
+    await until_idle([*readers[:-1], late], 2)
+
+    assert leaver.got == []
+    assert late.got == [2]
+
+
+async def test_a_full_queue_is_worked_off_and_loses_nothing() -> None:
+    topic, readers = audience(SLICE + 1)
+    fan_out, last = FanOut(), MAX_QUEUED_EVENTS + 50
+    for seq in range(1, last + 1):
+        fan_out.send(topic, event(seq))
+    await until_idle(readers, last)
+
+    assert all(reader.got == list(range(1, last + 1)) for reader in readers)
