@@ -54,10 +54,12 @@ class StreamSession:
     __slots__ = (
         "_asked",
         "_flow",
+        "_last_word",
         "_out",
         "_own",
         "_parts",
         "_positions",
+        "_starting",
         "_timer",
         "_topics",
         "_wanted",
@@ -76,7 +78,9 @@ class StreamSession:
         self._asked = wanted.symbols
         self._watchlist = NO_WATCHLIST
         self._timer: Timer | None = None
-        self._out: StreamOut
+        self._out: StreamOut | None = None
+        self._last_word: Event | None = None
+        self._starting: asyncio.Task[None] | None = None
         self.name = ""
 
     # -- from begin to end --------------------------------------------------------------------------------------------
@@ -87,10 +91,13 @@ class StreamSession:
         self.name = self._parts.commands.register(self._command)
 
     def open(self, out: StreamOut) -> None:
-        """Begin to tell the client over `out`."""
+        """Begin to tell the client over `out`; one that was ended while its head was sent gets that word only."""
         self._out = out
-        starting = self._parts.tasks.spawn(self._try_begin(), f"stream {self.name}")
-        starting.add_done_callback(self._end_if_failed)
+        if self._last_word is not None:
+            self._finish(self._last_word)
+            return
+        self._starting = self._parts.tasks.spawn(self._try_begin(), f"stream {self.name}")
+        self._starting.add_done_callback(self._started)
 
     async def begin(self) -> None:
         """Say `connected`, then deliver what was missed, then what comes."""
@@ -109,12 +116,13 @@ class StreamSession:
             gap = await hub.attach(subjects.NOTIFY, subject, self, start)
             if gap is not None:
                 self._announce(gap)
-            if self._out.closing:
-                hub.detach(subject, self)
 
     def close(self) -> None:
         """The stream is over: follow nothing any more."""
-        self._out.close()
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._out is not None:
+            self._out.close()
         if self._flow is not None:
             self._flow.close()
         if self._timer is not None:
@@ -141,22 +149,22 @@ class StreamSession:
         """Hand over an event; what is stored moves the cursor."""
         if event.seq:
             event = event.at(self._positions.move(event.subject, event.seq))
-        self._out.deliver(event)
+        if self._out is not None:
+            self._out.deliver(event)
 
     async def writable(self) -> None:
         """Return when a replay may go on."""
-        await self._out.writable()
+        if self._out is not None:
+            await self._out.writable()
 
     def end(self, error: FanfareError) -> None:
         """Say why, and end the stream."""
-        self.deliver(make_event("error", error_data(error)))
-        self._out.close()
+        self._finish(make_event("error", error_data(error)))
 
     def ask_to_leave(self, after_ms: int) -> None:
         """Ask the client to open its stream elsewhere, and end this one."""
         data = {"afterMs": after_ms, "cursor": self._positions.cursor}
-        self.deliver(make_event("reconnect", data))
-        self._out.close()
+        self._finish(make_event("reconnect", data))
 
     def watchlist_changed(self, watchlist: Watchlist) -> None:
         """Follow the user's watchlist; what is older than what is known came late."""
@@ -212,9 +220,17 @@ class StreamSession:
         except FanfareError as error:
             self.end(error)
 
-    def _end_if_failed(self, starting: asyncio.Task[None]) -> None:
-        """End the stream rather than leave it open and silent; the task's keeper has logged why."""
-        if starting.cancelled() or starting.exception() is not None:
+    def _started(self, starting: asyncio.Task[None]) -> None:
+        """End a stream whose begin failed, rather than leave it open and silent; the task's keeper has logged why."""
+        self._starting = None
+        if self._out is not None and (starting.cancelled() or starting.exception() is not None):
+            self._out.close()
+
+    def _finish(self, event: Event) -> None:
+        """Say a last word, and end the stream; as soon as it is open, if it is not yet."""
+        self._last_word = event
+        if self._out is not None:
+            self._out.deliver(event)
             self._out.close()
 
     def _connected(self) -> Event:
@@ -231,6 +247,8 @@ class StreamSession:
     def _watch_symbols(self) -> frozenset[str]:
         """Follow what was asked for and the watchlist; return both. Most streams follow no price and have no flow."""
         symbols = self._asked | self._watchlist.symbols
+        if self._out is None:
+            return symbols
         if symbols and self._flow is None:
             self._flow = PriceFlow(self._parts.prices, self._parts.wheel, self, rate_hz=self._wanted.rate_hz)
         if self._flow is not None:
