@@ -102,5 +102,5 @@ class Feed:
 
 async def settle() -> None:
     """Let what was sent arrive, and what that started begin and end."""
-    for _ in range(5):
+    for _ in range(20):
         await asyncio.sleep(0)

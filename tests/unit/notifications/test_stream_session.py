@@ -1,0 +1,155 @@
+"""A stream's session on a broker in memory: its begin, its end, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from services.notifications.notices import encode_notice
+from services.notifications.parts import NotificationsParts
+from services.notifications.settings import NotificationsSettings
+from services.notifications.statuses import StatusBoard
+from services.notifications.stream import StreamSession, Wanted
+from services.notifications.watchlists import Watchlists
+from shared.auth.principal import Principal
+from shared.clock import now_s
+from shared.contracts import subjects
+from shared.edge.commands import Commands
+from shared.edge.event import Event
+from shared.edge.hub import Hub
+from shared.edge.sessions import SessionLimits, Sessions
+from shared.errors import SessionRevoked
+from shared.tasks import TaskKeeper
+from tests.support.price_board import Feed, settle
+
+USER = Principal("u", "u", "s", frozenset({"stream", "topic:*", "ops:read"}), now_s() + 600, now_s())
+WANTED = Wanted(("news",), frozenset({"A"}), 10.0, named=False, cursor=None, readable=True)
+
+
+class Out:
+    """What a client is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.closing = False
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    def deliver(self, event: Event) -> None:
+        if not self.closing:
+            self.events.append(event)
+
+    async def writable(self) -> None:
+        """It always is."""
+
+    def close(self) -> None:
+        self.closing = True
+
+
+class Edge(Feed):
+    """An edge of the notifications without a socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hub = Hub(
+            self.broker,
+            encoders={subjects.NOTIFY: encode_notice},
+            deadletters=self.deadletters,
+            metrics=self.metrics,
+            on_resync=lambda _topic: None,
+        )
+        self.sessions = Sessions(SessionLimits(0, 0), self.metrics, "sse")
+        self.statuses = StatusBoard(self.broker, self.deadletters, on_feed=self.board.feed_lives)
+        self.tasks = TaskKeeper()
+        parts = SimpleNamespace(
+            settings=NotificationsSettings(),
+            commands=Commands(self.broker, "edge"),
+            hub=self.hub,
+            prices=self.board,
+            sessions=self.sessions,
+            statuses=self.statuses,
+            tasks=self.tasks,
+            watchlists=Watchlists(self.broker, on_change=lambda *_: None, users=list, max_symbols=9),
+            wheel=self.wheel,
+        )
+        self.parts = cast("NotificationsParts", parts)
+
+    def session(self) -> StreamSession:
+        session = StreamSession(self.parts, USER, WANTED)
+        session.register()
+        return session
+
+    @property
+    def left(self) -> list[Any]:
+        """Everything that still knows of a session."""
+        listeners = [self.hub.listeners(subject) for subject in ("notify.user.u", "notify.topic.news")]
+        boards = [*self.board._watchers, *self.statuses._listeners]
+        return [*listeners[0], *listeners[1], *boards, *self.sessions, *range(len(self.parts.commands))]
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Edge]:
+    edge = Edge()
+    yield edge
+    await edge.tasks.close()
+    await edge.hub.close()
+    await edge.deadletters.close()
+
+
+async def test_it_begins_with_connected_and_a_snapshot(edge: Edge) -> None:
+    session, out = edge.session(), Out()
+    session.open(out)
+    await settle()
+
+    assert out.types == ["connected", "snapshot"]
+    assert len(edge.left) == 6  # two subjects, a symbol, the status, the session, its commands
+
+
+async def test_one_that_is_revoked_while_its_head_is_sent_gets_that_word_only(edge: Edge) -> None:
+    session, out = edge.session(), Out()
+    session.end(SessionRevoked("because"))
+    session.open(out)
+    await settle()
+
+    assert out.types == ["error"]
+    assert out.closing
+
+
+async def test_what_comes_before_it_is_open_harms_nobody(edge: Edge) -> None:
+    session, out = edge.session(), Out()
+    answer = await session._command({"op": "symbols", "user": "u", "add": ["B"], "remove": ["A"]})
+    session.open(out)
+    await settle()
+
+    assert answer == {"symbols": ["B"]}
+    assert list(edge.board._watchers) == ["B"]
+
+
+@pytest.mark.parametrize("moments", range(8))
+async def test_one_that_is_left_at_any_moment_of_its_begin_leaves_nothing_behind(edge: Edge, moments: int) -> None:
+    session, out = edge.session(), Out()
+    session.open(out)
+    for _ in range(moments):
+        await asyncio.sleep(0)
+    session.close()
+    await settle()
+
+    assert edge.left == []
+    assert len(edge.tasks) == 0
+
+
+async def test_one_that_cannot_begin_says_so_and_ends(edge: Edge) -> None:
+    edge.server.stop()
+    session, out = edge.session(), Out()
+    session.open(out)
+    await settle()
+
+    assert out.types == ["error"]
+    assert b'"retryable":true' in out.events[0].body
+    assert out.closing
