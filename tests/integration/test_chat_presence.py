@@ -1,0 +1,199 @@
+"""Who is there and who types, over both edges: told once, and never for ever."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.chat import typing
+from shared.contracts.ids import new_id
+from tests.integration.conftest import Pair
+from tests.support.clients import ChatClient, chat_client
+from tests.support.edges import Edge
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def someone() -> str:
+    return new_id("user-")
+
+
+def somewhere() -> str:
+    return new_id("room-")
+
+
+async def sees(client: ChatClient, user: str, status: str, room: str = "") -> None:
+    await client.inbox.next(
+        "presence_update",
+        lambda frame: (
+            (frame["data"]["userId"], frame["data"]["status"]) == (user, status) and room in {"", frame["data"]["room"]}
+        ),
+    )
+
+
+def seen(client: ChatClient, user: str) -> list[str]:
+    return [
+        frame["data"]["status"] for frame in client.inbox.of_type("presence_update") if frame["data"]["userId"] == user
+    ]
+
+
+async def online(edge: Edge, room: str) -> list[str]:
+    answer = await edge.http.get(f"/api/chat/rooms/{room}/presence", headers=edge.headers(someone()))
+    return [member["userId"] for member in answer.json()["online"]]
+
+
+# -- presence ---------------------------------------------------------------------------------------------------------
+
+
+async def test_w1_coming_and_going_is_seen_on_both_edges_once_each(pair: Pair) -> None:
+    room, bob = somewhere(), someone()
+    async with (
+        chat_client(pair.a, someone(), rooms=[room]) as here,
+        chat_client(pair.b, someone(), rooms=[room]) as there,
+    ):
+        async with chat_client(pair.b, bob, rooms=[room], name="Bob"):
+            for witness in (here, there):
+                await sees(witness, bob, "online")
+        for witness in (here, there):
+            await sees(witness, bob, "offline")
+
+            assert seen(witness, bob) == ["online", "offline"]
+        frame = next(frame for frame in here.inbox.of_type("presence_update") if frame["data"]["userId"] == bob)
+        assert set(frame["data"]) == {"room", "userId", "username", "status", "timestamp"}
+        assert frame["data"]["username"] == "Bob"
+
+
+async def test_w1_a_newcomer_is_told_who_is_there_and_anyone_may_ask(pair: Pair) -> None:
+    room, alice, bob = somewhere(), someone(), someone()
+    async with chat_client(pair.a, alice, rooms=[room]):
+
+        async def alice_is_known() -> bool:
+            return await online(pair.b, room) == [alice]
+
+        await eventually(alice_is_known)
+        async with chat_client(pair.b, bob, rooms=[room]) as newcomer:
+            (connected,) = newcomer.inbox.of_type("connected")
+
+            assert set(connected["data"]["rooms"][0]["members"]) == {alice, bob}
+
+
+async def test_w8_two_tabs_of_a_user_on_two_edges_count_once(pair: Pair) -> None:
+    room, bob = somewhere(), someone()
+    async with chat_client(pair.a, someone(), rooms=[room]) as witness:
+        async with chat_client(pair.a, bob, rooms=[room]):
+            async with chat_client(pair.a, bob, rooms=[room]), chat_client(pair.b, bob, rooms=[room]):
+                await sees(witness, bob, "online")
+                await eventually(lambda: is_in_roster(pair, room, bob, edges=2))
+            await eventually(lambda: is_in_roster(pair, room, bob, edges=1))
+            await witness.say("only one tab left")
+        await sees(witness, bob, "offline")
+
+        assert seen(witness, bob) == ["online", "offline"]
+
+
+async def is_in_roster(pair: Pair, room: str, user: str, *, edges: int) -> bool:
+    """Say whether as many edges as that have `user` in their roster of `room`, as the broker keeps it."""
+    entries = [await pair.broker.get("presence", room, edge.name) for edge in (pair.a, pair.b)]
+    return sum(entry is not None and user in entry.value.decode() for entry in entries) == edges
+
+
+async def test_w8_leaving_takes_the_user_out_of_every_room(pair: Pair) -> None:
+    rooms, bob = [somewhere() for _ in range(3)], someone()
+    async with chat_client(pair.a, someone(), rooms=rooms) as witness:
+        async with chat_client(pair.b, bob, rooms=rooms):
+            for room in rooms:
+                await sees(witness, bob, "online", room)
+        await witness.inbox.until(lambda _inbox: seen(witness, bob).count("offline") == 3)
+        assert {
+            frame["data"]["room"]
+            for frame in witness.inbox.of_type("presence_update")
+            if frame["data"]["status"] == "offline"
+        } == set(rooms)
+        for room in rooms:
+            assert bob not in await online(pair.a, room)
+
+
+async def test_a_reload_or_a_change_of_edge_is_no_leave(pair: Pair) -> None:
+    room, bob, last = somewhere(), someone(), someone()
+    async with chat_client(pair.a, someone(), rooms=[room]) as witness:
+        async with chat_client(pair.a, bob, rooms=[room]):
+            await sees(witness, bob, "online")
+        async with chat_client(pair.b, bob, rooms=[room]):
+            # One who really leaves after bob's reload: when that is seen, bob's leave would have been.
+            async with chat_client(pair.a, last, rooms=[room]):
+                await sees(witness, last, "online")
+            await sees(witness, last, "offline")
+
+            assert seen(witness, bob) == ["online"]
+
+
+async def test_a_room_that_is_left_by_frame_sees_it(pair: Pair) -> None:
+    room, bob = somewhere(), someone()
+    async with (
+        chat_client(pair.a, someone(), rooms=[room]) as witness,
+        chat_client(pair.b, bob, rooms=[room]) as client,
+    ):
+        await sees(witness, bob, "online")
+        await client.send("leave", {"room": room})
+        await sees(witness, bob, "offline")
+
+
+# -- typing -----------------------------------------------------------------------------------------------------------
+
+
+async def test_w1_typing_reaches_the_others_on_both_edges_and_not_the_typist(pair: Pair) -> None:
+    room, bob = somewhere(), someone()
+    async with (
+        chat_client(pair.a, bob, rooms=[room]) as typist,
+        chat_client(pair.a, someone(), rooms=[room]) as here,
+        chat_client(pair.b, someone(), rooms=[room]) as there,
+    ):
+        for is_typing in (True, False):
+            await typist.send("typing_status", {"isTyping": is_typing})
+            for other in (here, there):
+                shown = (await other.inbox.next("typing_indicator"))["data"]
+
+                assert (shown["room"], shown["userId"], shown["isTyping"]) == (room, bob, is_typing)
+        await typist.say("end")
+        await typist.hears("end")
+        assert typist.inbox.of_type("typing_indicator") == []
+
+
+async def test_w1_typing_that_nobody_ends_ends_by_itself(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert typing.EXPIRES_S == 6.0
+    monkeypatch.setattr(typing, "EXPIRES_S", 0.2)
+    room = somewhere()
+    async with (
+        chat_client(pair.a, someone(), rooms=[room]) as typist,
+        chat_client(pair.b, someone(), rooms=[room]) as other,
+    ):
+        await typist.send("typing_status", {"isTyping": True})
+        shown = [(await other.inbox.next("typing_indicator"))["data"]["isTyping"] for _ in range(2)]
+
+        assert shown == [True, False]
+
+
+async def test_typing_in_a_room_that_one_is_not_in_is_shown_to_nobody(pair: Pair) -> None:
+    room = somewhere()
+    async with chat_client(pair.a, someone()) as stranger, chat_client(pair.b, someone(), rooms=[room]) as member:
+        await stranger.send("typing_status", {"isTyping": True, "room": room})
+        await stranger.say("fence", room=room)
+        await member.hears("fence")
+
+        assert member.inbox.of_type("typing_indicator") == []
+
+
+async def test_too_much_typing_is_dropped_and_costs_no_message(pair: Pair) -> None:
+    room = somewhere()
+    async with (
+        chat_client(pair.a, someone(), rooms=[room]) as typist,
+        chat_client(pair.b, someone(), rooms=[room]) as other,
+    ):
+        before = pair.a.count("typing_ignored", reason="rate")
+        for _ in range(50):
+            await typist.send("typing_status", {"isTyping": True})
+        await typist.say("still heard")
+        await other.hears("still heard")
+
+        assert pair.a.count("typing_ignored", reason="rate") - before >= 40
+        assert 5 <= len(other.inbox.of_type("typing_indicator")) <= 10

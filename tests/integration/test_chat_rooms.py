@@ -1,0 +1,232 @@
+"""Rooms: who may be in them, and that whoever may not any more is out on every edge at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.contracts.ids import new_id
+from tests.integration.conftest import Pair
+from tests.support.clients import ChatClient, chat_client
+from tests.support.edges import Edge, Edges
+from tests.support.hostile import BAD_IDS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def someone() -> str:
+    return new_id("user-")
+
+
+def somewhere() -> str:
+    return new_id("room-")
+
+
+async def make_room(edge: Edge, owner: str, *members: str, private: bool = True, room: str = "") -> str:
+    body = {"room": room or somewhere(), "title": "A room", "private": private, "members": members}
+    answer = await edge.http.post("/api/chat/rooms", json=body, headers=edge.headers(owner))
+    assert answer.status_code == 201, answer.text
+    return str(body["room"])
+
+
+async def change_member(edge: Edge, by: str, room: str, what: str, user: str) -> int:
+    answer = await edge.http.post(f"/api/chat/rooms/{room}/{what}", json={"userId": user}, headers=edge.headers(by))
+    return answer.status_code
+
+
+async def error(client: ChatClient, given_id: str) -> str:
+    frame = await client.inbox.next("error", lambda frame: frame.get("id") == given_id)
+    return str(frame["data"]["code"])
+
+
+# -- open rooms -------------------------------------------------------------------------------------------------------
+
+
+async def test_w8_a_client_follows_what_it_joins_and_not_what_it_leaves(pair: Pair) -> None:
+    room, bob_id = somewhere(), someone()
+    async with chat_client(pair.a, someone()) as alice, chat_client(pair.b, bob_id, rooms=[room]) as bob:
+        await alice.send("join", {"room": room}, id="j")
+        joined = await alice.inbox.next("joined")
+        first = await bob.say("heard")
+        await alice.hears("heard")
+        await alice.send("leave", {"room": room}, id="l")
+        left = await alice.inbox.next("left")
+        await bob.say("not heard")
+        await alice.send("join", {"room": room, "cursor": first["cursor"]})
+        await alice.hears("not heard")
+
+        assert (joined["id"], joined["data"]["room"]) == ("j", room)
+        assert bob_id in joined["data"]["members"]
+        assert (left["id"], left["data"]) == ("l", {"room": room})
+        assert [message["content"] for message in alice.messages] == ["heard", "not heard"]
+
+
+async def test_joining_again_from_a_cursor_repeats_the_past_once_and_doubles_nothing_live(pair: Pair) -> None:
+    room = somewhere()
+    async with chat_client(pair.a, someone(), rooms=[room]) as client:
+        acks = [await client.say(str(number)) for number in range(3)]
+        await client.hears("2")
+        await client.send("join", {"room": room, "cursor": acks[0]["cursor"]})
+        await client.inbox.next("joined")
+        await client.send("join", {"room": room})
+        await client.inbox.next("joined")
+        await client.say("live")
+        await client.hears("live")
+
+        assert [message["content"] for message in client.messages] == ["0", "1", "2", "1", "2", "live"]
+
+
+async def test_w8_a_message_goes_to_its_room_alone(pair: Pair) -> None:
+    mine, other = somewhere(), somewhere()
+    async with (
+        chat_client(pair.a, someone(), rooms=[mine]) as alice,
+        chat_client(pair.b, someone(), rooms=[other]) as bob,
+        chat_client(pair.b, someone(), rooms=[mine, other]) as carol,
+    ):
+        await alice.say("to mine")
+        await bob.say("to other")
+        for client in (alice, bob, carol):
+            await client.hears("to mine" if client is alice else "to other")
+        await carol.inbox.until(lambda inbox: len(inbox.of_type("chat_message")) == 2)
+
+        assert [message["content"] for message in alice.messages] == ["to mine"]
+        assert [message["content"] for message in bob.messages] == ["to other"]
+
+
+async def test_a_connection_follows_a_bounded_number_of_rooms(more_edges: Edges) -> None:
+    edge = await more_edges.chat(max_rooms_per_socket=2)
+    first, second, third = somewhere(), somewhere(), somewhere()
+    async with chat_client(edge, someone(), rooms=[first, second]) as client:
+        await client.send("join", {"room": third}, id="j")
+        assert await error(client, "j") == "bad_input"
+        await client.send("leave", {"room": first})
+        await client.send("join", {"room": third})
+        await client.inbox.next("joined")
+    async with chat_client(edge, someone(), rooms=[first, second, third], greeted=False) as client:
+        assert (await client.inbox.next("error"))["data"]["code"] == "bad_input"
+        assert await client.closed() == 4003
+
+
+@pytest.mark.parametrize(
+    ("rooms", "cursors"),
+    [(["a", "a"], []), (["a"], ["e:1", "e:2"]), (["a"], ["nonsense"]), (["a"], ["e:-1"]), (["a"], ["x" * 3_000])],
+)
+async def test_rooms_and_cursors_that_do_not_pair_are_refused(pair: Pair, rooms: list[str], cursors: list[str]) -> None:
+    async with chat_client(pair.a, someone(), rooms=rooms, cursors=cursors, greeted=False) as client:
+        assert (await client.inbox.next("error"))["data"]["code"] in {"bad_input", "conflict"}
+        assert await client.closed() == 4003
+
+
+@pytest.mark.parametrize("bad", [bad for bad in BAD_IDS if bad])
+async def test_a_room_of_the_url_that_is_no_id_is_refused(pair: Pair, bad: str) -> None:
+    async with chat_client(pair.a, someone(), rooms=[bad], greeted=False) as client:
+        assert (await client.inbox.next("error"))["data"]["code"] == "bad_id"
+        assert await client.closed() == 4003
+
+
+# -- private rooms ----------------------------------------------------------------------------------------------------
+
+
+async def test_who_is_no_member_can_neither_enter_nor_send_nor_read(pair: Pair) -> None:
+    owner, stranger = someone(), someone()
+    room = await make_room(pair.a, owner)
+    for edge in (pair.a, pair.b):
+        headers = edge.headers(stranger)
+        async with chat_client(edge, stranger, rooms=[room], greeted=False) as client:
+            assert (await client.inbox.next("error"))["data"]["code"] == "forbidden"
+            assert await client.closed() == 4003
+        async with chat_client(edge, stranger) as client:
+            await client.send("join", {"room": room}, id="1")
+            assert await error(client, "1") == "forbidden"
+            await client.send("send_message", {"room": room, "content": "hi"}, id="2")
+            assert await error(client, "2") == "forbidden"
+            await client.send("ping")
+            await client.inbox.next("pong")
+        calls = [
+            await edge.http.post("/api/chat/messages", json={"room": room, "content": "hi"}, headers=headers),
+            await edge.http.get(f"/api/chat/rooms/{room}/messages", headers=headers),
+            await edge.http.get(f"/api/chat/rooms/{room}/presence", headers=headers),
+            await edge.http.get(f"/api/chat/rooms/{room}/members", headers=headers),
+        ]
+        assert [answer.status_code for answer in calls] == [403] * 4
+
+
+async def test_members_meet_on_any_edge(pair: Pair) -> None:
+    owner, member, added = someone(), someone(), someone()
+    room = await make_room(pair.a, owner, member)
+    assert await change_member(pair.b, owner, room, "join", added) == 200
+    async with (
+        chat_client(pair.a, owner, rooms=[room]) as one,
+        chat_client(pair.b, member, rooms=[room]) as two,
+        chat_client(pair.a, added, rooms=[room]) as three,
+    ):
+        await two.say("between us")
+        for client in (one, two, three):
+            await client.hears("between us")
+
+
+async def test_a_removed_member_is_out_on_every_edge_and_hears_nothing_more(pair: Pair) -> None:
+    owner, removed = someone(), someone()
+    room = await make_room(pair.a, owner, removed)
+    async with (
+        chat_client(pair.a, owner, rooms=[room]) as host,
+        chat_client(pair.a, removed, rooms=[room]) as here,
+        chat_client(pair.b, removed, rooms=[room]) as there,
+    ):
+        await host.say("before")
+        for client in (here, there):
+            await client.hears("before")
+        assert await change_member(pair.b, owner, room, "leave", removed) == 200
+        for client in (here, there):
+            left = await client.inbox.next("left")
+            assert left["data"] == {"room": room, "reason": "not a member"}
+        await host.say("after")
+        await host.hears("after")
+        for client in (here, there):
+            await client.send("send_message", {"room": room, "content": "let me in"}, id="s")
+            assert await error(client, "s") == "forbidden"
+            await client.send("join", {"room": room}, id="j")
+            assert await error(client, "j") == "forbidden"
+            assert [message["content"] for message in client.messages] == ["before"]
+
+
+async def test_only_the_owner_changes_the_members_but_a_member_may_go(pair: Pair) -> None:
+    owner, member, stranger = someone(), someone(), someone()
+    room = await make_room(pair.a, owner, member)
+
+    assert await change_member(pair.a, stranger, room, "join", stranger) == 403
+    assert await change_member(pair.a, member, room, "join", stranger) == 403
+    assert await change_member(pair.a, member, room, "leave", owner) == 403
+    assert await change_member(pair.b, member, room, "leave", member) == 200
+    assert await change_member(pair.a, owner, somewhere(), "join", member) == 404
+
+
+async def test_a_room_is_made_once_and_listed_to_those_who_may_enter(pair: Pair) -> None:
+    owner, member, stranger = someone(), someone(), someone()
+    private, public = await make_room(pair.a, owner, member), await make_room(pair.b, owner, private=False)
+
+    async def listed(user: str) -> set[str]:
+        answer = await pair.b.http.get("/api/chat/rooms", headers=pair.b.headers(user))
+        assert answer.json()["default"] == "general"
+        return {record["room"] for record in answer.json()["rooms"]} & {private, public}
+
+    again = await pair.b.http.post("/api/chat/rooms", json={"room": private}, headers=pair.b.headers(stranger))
+    assert again.status_code == 409
+    assert [await listed(user) for user in (owner, member, stranger)] == [{private, public}] * 2 + [{public}]
+
+
+BAD_ROOMS: list[Any] = [{"room": bad} for bad in BAD_IDS]
+BAD_ROOMS += [
+    {},
+    {"room": "r", "members": ["*"]},
+    {"room": "r", "members": ["m"] * 501},
+    {"room": "r", "title": "x" * 129},
+]
+
+
+@pytest.mark.parametrize("body", BAD_ROOMS)
+async def test_a_room_that_cannot_be_is_not_made(pair: Pair, body: Any) -> None:
+    answer = await pair.a.http.post("/api/chat/rooms", json=body, headers=pair.a.headers(someone()))
+
+    assert answer.status_code == 400
