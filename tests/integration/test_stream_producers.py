@@ -102,7 +102,7 @@ async def test_a_post_is_stored_once_for_its_id_and_arrives_once(edges: Edges) -
 
 async def test_what_is_no_notification_is_refused_at_the_door(edges: Edges) -> None:
     edge, to = await edges.notifications(), {"user": "u"}
-    hostile = [
+    hostile: list[dict[str, object]] = [
         {},
         {"to": to},
         {"to": to, "title": ""},
