@@ -181,13 +181,17 @@ test("a refused room costs itself alone", async () => {
   expect(left).toEqual(["secret"]);
 });
 
-test("an open connection is given the new token before the old one ends", async () => {
+test("an open connection is given a token that outlives its own, once, some time into the warning", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(0.5);
   openChat();
   FakeSocket.last.welcome({ general: "e1:0" });
   FakeSocket.last.frame("token_expiring", { inMs: 30_000 });
-  await settle();
+  FakeSocket.last.frame("token_expiring", { inMs: 30_000 });
 
-  expect(FakeSocket.last.ofType("auth")).toEqual([{ type: "auth", token: "fresh" }]);
+  await vi.advanceTimersByTimeAsync(7_499);
+  expect(FakeSocket.last.ofType("auth")).toEqual([]);
+  await settle();
+  expect(FakeSocket.last.ofType("auth")).toEqual([{ type: "auth", token: "good for more than 22500" }]);
 });
 
 test("it gives up after as many attempts as it is allowed", async () => {

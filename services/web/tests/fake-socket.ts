@@ -67,8 +67,8 @@ export class FakeAuth {
 
   async ensureFresh(): Promise<void> {}
 
-  async token(): Promise<string> {
-    return "fresh";
+  async token(lifeMs: number): Promise<string> {
+    return `good for more than ${lifeMs}`;
   }
 
   async call(method: string, path: string, body?: unknown): Promise<unknown> {

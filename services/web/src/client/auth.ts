@@ -10,6 +10,8 @@ const STORE = "fanfare.session";
 /** Refresh this share of the token's life before its end, at least 5 s before it. */
 const EARLY_SHARE = 0.2;
 const RETRY_MS = 5_000;
+/** Tokens whose ends differ by less are taken for the same. */
+const MARGIN_MS = 2_000;
 
 export interface User {
   id: string;
@@ -39,6 +41,7 @@ export class Auth extends Emitter<AuthEvents> {
   #session: Session | null = load();
   /** The last access token that this tab received; empty if another tab did. */
   #token = "";
+  #tokenEndsAt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #refreshing: Promise<void> | null = null;
 
@@ -86,9 +89,12 @@ export class Auth extends Emitter<AuthEvents> {
     if (this.#session && Date.now() >= this.#session.refreshAt) await this.refresh();
   }
 
-  /** Return an access token for a connection that is already open; all others have the cookie. */
-  async token(): Promise<string> {
-    if (!this.#token || Date.now() >= (this.#session?.refreshAt ?? 0)) await this.refresh();
+  /**
+   * Return an access token that holds for longer than `lifeMs`, for a connection that is already open; all others have
+   * the cookie.
+   */
+  async token(lifeMs: number): Promise<string> {
+    if (this.#tokenEndsAt <= Date.now() + lifeMs + MARGIN_MS) await this.refresh();
     return this.#token;
   }
 
@@ -119,12 +125,14 @@ export class Auth extends Emitter<AuthEvents> {
     const session = { user: answer.user, refreshAt };
     localStorage.setItem(STORE, JSON.stringify(session));
     this.#token = answer.access_token;
+    this.#tokenEndsAt = Date.now() + lifeMs;
     this.#adopt(session);
   }
 
   #forget(): void {
     localStorage.removeItem(STORE);
     this.#token = "";
+    this.#tokenEndsAt = 0;
     this.#adopt(null);
   }
 

@@ -21,6 +21,7 @@ import type {
 import { ProblemError, asProblem } from "./http";
 import { Link, type LinkOptions, type LinkState } from "./link";
 import { type Outgoing, Outbox } from "./outbox";
+import { Renewal } from "./renewal";
 
 const HISTORY_LIMIT = 50;
 const RESEND_MS = 2_000;
@@ -59,6 +60,7 @@ export class Chat extends Emitter<ChatEvents> {
   readonly #busy = new Set<string>();
   readonly #auth: Auth;
   readonly #link: Link;
+  readonly #renewal: Renewal;
   readonly #url: string;
   /** A room was refused at the handshake: begin with the first alone and join the others, so that each is judged by itself. */
   #oneByOne = false;
@@ -74,6 +76,7 @@ export class Chat extends Emitter<ChatEvents> {
       onFrame: (text) => this.#receive(JSON.parse(text) as ChatFrame),
       onState: (state) => this.#onState(state),
     });
+    this.#renewal = new Renewal(options.auth, (token) => this.#link.send({ type: "auth", token }));
   }
 
   get state(): LinkState {
@@ -144,7 +147,7 @@ export class Chat extends Emitter<ChatEvents> {
       case "reconnect":
         return this.#link.moveAfter(frame.data.afterMs);
       case "token_expiring":
-        return void this.#renew();
+        return this.#renewal.warned(frame.data.inMs);
       case "pong":
         return;
       case "joined":
@@ -259,20 +262,13 @@ export class Chat extends Emitter<ChatEvents> {
     if (this.#rooms.size) this.#link.reconnect();
   }
 
-  /** Renew the open connection; where that fails it is closed, and comes back with the cookie. */
-  async #renew(): Promise<void> {
-    await this.#auth.token().then(
-      (token) => this.#link.send({ type: "auth", token }),
-      () => undefined,
-    );
-  }
-
   #flush(): void {
     for (const message of this.#outbox.waiting) this.#transmit(message);
   }
 
   #onState(state: LinkState): void {
     this.emit("state", state);
+    if (state !== "open") this.#renewal.cancel();
     // What was on its way when the line broke may be lost: its clientId makes sending it again harmless.
     if (state === "waiting") this.#flush();
   }

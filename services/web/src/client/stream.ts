@@ -10,6 +10,7 @@ import type { Auth } from "./auth";
 import { Backoff, type BackoffOptions } from "./backoff";
 import { Emitter } from "./emitter";
 import type { Notification, Price, StreamConnected, StreamFrames } from "./frames";
+import { Renewal } from "./renewal";
 
 /** A stream without any event for this many heartbeats is made anew; nothing is lost by it, the cursor goes along. */
 const QUIET_HEARTBEATS = 10;
@@ -53,12 +54,16 @@ export class Stream extends Emitter<StreamEvents> {
   #quietMs = QUIET_HEARTBEATS * HEARTBEAT_MS;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #backoff: Backoff;
+  readonly #renewal: Renewal;
   readonly #options: StreamOptions;
 
   constructor(options: StreamOptions) {
     super();
     this.#options = options;
     this.#backoff = new Backoff(options.backoff);
+    this.#renewal = new Renewal(options.auth, (token) =>
+      options.auth.call("POST", `/api/stream/${this.#id}/token`, { token }),
+    );
   }
 
   get state(): StreamState {
@@ -125,6 +130,7 @@ export class Stream extends Emitter<StreamEvents> {
     this.#source = null;
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#quietTimer);
+    this.#renewal.cancel();
   }
 
   /** Make a new EventSource after the backoff. */
@@ -154,7 +160,7 @@ export class Stream extends Emitter<StreamEvents> {
     if (!TYPES.includes(frame.type)) return; // newer than this client
     if (frame.type === "connected") this.#onConnected(frame as unknown as StreamConnected);
     if (frame.type === "reconnect") this.#moveAfter(Number(frame["afterMs"]));
-    if (frame.type === "token_expiring") void this.#renew();
+    if (frame.type === "token_expiring") this.#renewal.warned(Number(frame["inMs"]));
     this.emit(frame.type, frame as never);
   }
 
@@ -169,15 +175,6 @@ export class Stream extends Emitter<StreamEvents> {
   #moveAfter(afterMs: number): void {
     this.#backoff.hold(afterMs);
     this.#again();
-  }
-
-  /** Give the open stream the new token, so that it need not end. Where that fails, it ends and comes back with the token. */
-  async #renew(): Promise<void> {
-    const { auth } = this.#options;
-    await auth
-      .token()
-      .then((token) => auth.call("POST", `/api/stream/${this.#id}/token`, { token }))
-      .catch(() => undefined);
   }
 
   #enter(state: StreamState): void {

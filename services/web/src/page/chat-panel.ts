@@ -36,6 +36,8 @@ class ChatPanel {
     (name) => this.#leaveRoom(name),
   );
   #current: Room;
+  /** Whether the reader is at the end of the log, and wants to stay there. */
+  #following = true;
 
   constructor(chat: Chat, user: User) {
     this.#chat = chat;
@@ -103,7 +105,11 @@ class ChatPanel {
       this.#saveRooms();
     });
     this.#latest.addEventListener("click", () => this.#scrollToEnd());
-    this.#log.addEventListener("scroll", () => this.#atEnd() && (this.#latest.hidden = true));
+    this.#log.addEventListener("scroll", () => {
+      this.#following = this.#atEnd();
+      if (this.#following) this.#latest.hidden = true;
+    });
+    new ResizeObserver(() => this.#following && this.#scrollToEnd()).observe(this.#log);
     document.addEventListener("visibilitychange", () => this.#clearUnread());
   }
 
@@ -128,7 +134,7 @@ class ChatPanel {
     const fresh = this.#keepingEnd(() => room.log.add(message));
     if (!fresh || message.userId === this.#user.id) return;
     if (room !== this.#current || document.hidden) this.#setUnread(room, room.unread + 1);
-    else if (!this.#atEnd()) this.#latest.hidden = false;
+    else if (!this.#following) this.#latest.hidden = false;
   }
 
   #notice(name: string | undefined, text: string): void {
@@ -157,9 +163,9 @@ class ChatPanel {
 
   /** Change the log; whoever was reading its end goes on doing so. */
   #keepingEnd<T>(change: () => T): T {
-    const atEnd = this.#atEnd();
+    const following = this.#following;
     const result = change();
-    if (atEnd) this.#scrollToEnd();
+    if (following) this.#scrollToEnd();
     return result;
   }
 

@@ -140,7 +140,7 @@ class PriceRow {
     this.element.classList.toggle("stale", stale);
     this.element.title = stale ? "No price for a while" : "";
     this.#price.textContent = format(price);
-    this.#change.textContent = `${arrow(changePercent)} ${Math.abs(changePercent).toFixed(2)}%`;
+    this.#change.textContent = `${arrow(changePercent)} ${percent(Math.abs(changePercent))}`;
     this.#change.className = `change ${direction(changePercent)}`;
     this.#trend.draw();
     if (price !== this.#shown && !Number.isNaN(this.#shown)) this.#flash(price - this.#shown);
@@ -157,6 +157,11 @@ class PriceRow {
 function format(price: number): string {
   const digits = price < 10 ? 4 : 2;
   return price.toLocaleString(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+/** The change is from tick to tick, so it is often small. */
+function percent(value: number): string {
+  return `${value.toFixed(value < 0.1 ? 3 : 2)}%`;
 }
 
 function direction(value: number): "up" | "down" | "flat" {
