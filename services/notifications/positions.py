@@ -48,10 +48,12 @@ class Positions:
 
     @property
     def cursor(self) -> str:
-        """The cursor that a client presents to go on from here, at any edge.
+        """The cursor that a client presents to go on from here, at any edge; empty before the start.
 
         Two topics may share a tag (`plumless` and `buckeroo` do): then the place behind both, so that none is lost.
         """
+        if not self._epoch:
+            return ""
         others: dict[str, int] = {}
         for subject, name in self._tags.items():
             others[name] = min(self._seqs[subject], others.get(name, self._seqs[subject]))

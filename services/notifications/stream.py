@@ -89,6 +89,8 @@ class StreamSession:
         """Be counted and found; raises RateLimited when there are too many."""
         self._parts.sessions.add(self)
         self.name = self._parts.commands.register(self._command)
+        if self._parts.sessions.draining:  # it came on a connection that was kept alive: no balancer sends it here
+            self.ask_to_leave(0)
 
     def open(self, out: StreamOut) -> None:
         """Begin to tell the client over `out`; one that was ended while its head was sent gets that word only."""
@@ -163,7 +165,8 @@ class StreamSession:
 
     def ask_to_leave(self, after_ms: int) -> None:
         """Ask the client to open its stream elsewhere, and end this one."""
-        data = {"afterMs": after_ms, "cursor": self._positions.cursor}
+        cursor = self._positions.cursor or (str(self._wanted.cursor) if self._wanted.cursor else None)
+        data = {"afterMs": after_ms, "cursor": cursor}
         self._finish(make_event("reconnect", data))
 
     def watchlist_changed(self, watchlist: Watchlist) -> None:

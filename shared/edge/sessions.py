@@ -39,7 +39,11 @@ class SessionLimits:
 
 
 class Sessions:
-    """Adds, finds and ends sessions."""
+    """Adds, finds and ends sessions.
+
+    Attributes:
+        draining: all have been asked to leave, or are being; whoever comes now came to the wrong place.
+    """
 
     def __init__(self, limits: SessionLimits, metrics: Metrics, transport: str) -> None:
         self._limits = limits
@@ -49,6 +53,7 @@ class Sessions:
         self._gauge = metrics.gauge("sessions", "Clients connected to this process", ["transport"]).labels(transport)
         self._refused = metrics.counter("sessions_refused", "Clients refused by a cap", ["transport", "cap"])
         self._transport = transport
+        self.draining = False
 
     def __len__(self) -> int:
         return self._count
@@ -103,7 +108,7 @@ class Sessions:
 
     async def drain(self, over_s: float) -> None:
         """Ask all to leave, evenly over `over_s`, each to come back at a moment of its own: no storm."""
-        leaving = list(self)
+        self.draining, leaving = True, list(self)
         random.shuffle(leaving)
         steps = max(1, int(over_s / DRAIN_STEP_S))
         for step in range(steps):

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from sse_starlette import EventSourceResponse
+from sse_starlette.sse import SendTimeoutError
 from starlette.types import Message, Receive, Scope, Send
 
 from shared.edge.wire.handover import EXTENSION, Departed, handover_of
+from shared.telemetry.logs import get_logger
 
 OnDeparted = Callable[[Departed], None]
 
@@ -28,14 +30,20 @@ class StreamResponse(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the head, then leave or stay."""
         if self._on_departed is None or EXTENSION not in scope.get("extensions", {}):
-            await super().__call__(scope, receive, send)
+            await self._stay(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         departed = handover_of(scope)
         if departed is None:
-            await super().__call__(scope, receive, _after_head(send))
+            await self._stay(scope, receive, _after_head(send))
         else:
             self._on_departed(departed)
+
+    async def _stay(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            get_logger().warning("stream_ended", reason="the client takes nothing")
 
 
 def _after_head(send: Send) -> Send:
