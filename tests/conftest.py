@@ -45,9 +45,10 @@ async def broker(nats_url: str) -> AsyncIterator[BrokerFactory]:
 
 
 @pytest.fixture
-async def edges(nats_url: str, tmp_path: Path) -> AsyncIterator[Edges]:
+async def edges(request: pytest.FixtureRequest, nats_url: str, tmp_path: Path) -> AsyncIterator[Edges]:
     """Starts edges on the session's server: `await edges.chat()`, `await edges.notifications()`."""
     async with open_edges(nats_url, tmp_path) as edges:
+        edges.engine = getattr(request, "param", edges.engine)
         yield edges
 
 

@@ -17,7 +17,7 @@ from shared.contracts.events import Revocation
 from shared.contracts.ids import new_id
 from tests.conftest import BrokerFactory
 from tests.support.clients import stream_client
-from tests.support.edges import Edge, Edges
+from tests.support.edges import Edge, Edges, both_engines
 from tests.support.producer import Producer
 
 
@@ -35,6 +35,7 @@ async def revoke(broker: JetStreamBroker, user: str, session: str | None = None)
 # -- who comes in -----------------------------------------------------------------------------------------------------
 
 
+@both_engines
 async def test_s5_a_cookie_a_header_a_ticket_and_the_articles_token_open_a_stream(edges: Edges) -> None:
     edge = await edges.notifications()
     token = edge.mint.token("u")
@@ -169,6 +170,7 @@ async def test_s6_notifying_others_needs_its_scope(edges: Edges) -> None:
 # -- for how long -----------------------------------------------------------------------------------------------------
 
 
+@both_engines
 async def test_s5_a_stream_warns_before_its_token_expires_and_ends_then(edges: Edges) -> None:
     edge = await edges.notifications(expiry_warning_s=1.0)
     async with stream_client(edge, "u", ttl_s=2) as client:
@@ -236,6 +238,7 @@ async def test_s6_a_renewed_token_without_the_right_ends_the_status(edges: Edges
         assert "later" not in [frame["instance"] for frame in client.inbox.of_type("system_status")]
 
 
+@both_engines
 @pytest.mark.parametrize("whole_user", [False, True])
 async def test_s5_a_revoked_session_ends_on_every_edge_within_a_second(
     edges: Edges, broker: BrokerFactory, whole_user: bool
@@ -256,6 +259,7 @@ async def test_s5_a_revoked_session_ends_on_every_edge_within_a_second(
     assert await status(b, b.headers(user, session="phone")) == 401
 
 
+@both_engines
 async def test_a_user_and_an_edge_have_a_cap(edges: Edges) -> None:
     edge, user = await edges.notifications(max_streams_per_user=2, max_streams=3), new_id("u")
     async with stream_client(edge, user), stream_client(edge, user):
@@ -271,6 +275,7 @@ async def test_a_user_and_an_edge_have_a_cap(edges: Edges) -> None:
         assert edge.count("sessions_refused", transport="sse", cap="user") == 1
 
 
+@both_engines
 async def test_a_client_that_leaves_at_once_leaves_nothing_behind(edges: Edges) -> None:
     edge = await edges.notifications(max_streams_per_user=0)
     address = httpx.URL(edge.url)

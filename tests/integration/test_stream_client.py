@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shared.contracts.ids import new_id
-from tests.support.edges import ROOT, Edges
+from tests.support.edges import ROOT, Edges, both_engines
 from tests.support.producer import Producer
 from tests.support.switch import switch
 
@@ -75,6 +75,7 @@ async def node_client(url: str, token: str, *named: str) -> AsyncIterator[NodeCl
         await process.communicate()
 
 
+@both_engines
 async def test_s7_it_resumes_by_itself_at_another_edge_when_its_own_is_drained(
     edges: Edges, producer: Producer
 ) -> None:

@@ -8,8 +8,10 @@ from shared.clock import now_ms
 from shared.contracts.claims import USER_SCOPES
 from shared.contracts.ids import new_id
 from tests.support.clients import StreamClient, stream_client
-from tests.support.edges import Edge, Edges
+from tests.support.edges import Edge, Edges, both_engines
 from tests.support.producer import Producer
+
+pytestmark = both_engines
 
 
 async def raw(edge: Edge, wanted: bytes, **query: str) -> bytes:

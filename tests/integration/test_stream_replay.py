@@ -10,7 +10,7 @@ import pytest
 
 from shared.contracts.ids import new_id
 from tests.support.clients import StreamClient, stream_client
-from tests.support.edges import Edges
+from tests.support.edges import Edges, both_engines
 from tests.support.nats_server import NatsServer
 from tests.support.producer import Producer, connected
 
@@ -25,6 +25,7 @@ async def titled(client: StreamClient, title: str) -> dict[str, Any]:
     return await client.next("notification", lambda frame: frame["title"] == title)
 
 
+@both_engines
 @pytest.mark.parametrize("how", ["header", "query"])
 async def test_s7_a_client_that_was_away_gets_exactly_what_it_missed_at_another_edge(
     edges: Edges, producer: Producer, how: str
@@ -46,6 +47,7 @@ async def test_s7_a_client_that_was_away_gets_exactly_what_it_missed_at_another_
         assert not client.inbox.of_type("resync")
 
 
+@both_engines
 async def test_s7_several_topics_resume_each_at_its_own_place(edges: Edges, producer: Producer) -> None:
     a, b, user = await edges.notifications(), await edges.notifications(), new_id("u")
     news, alerts = new_id("t"), new_id("t")
@@ -81,6 +83,7 @@ async def test_s7_a_client_that_had_received_nothing_misses_nothing(edges: Edges
         assert {frame["type"] for frame in client.inbox.frames} == {"connected", "notification"}
 
 
+@both_engines
 async def test_s7_a_client_cut_at_any_moment_sees_everything_once(edges: Edges, producer: Producer) -> None:
     """One that moves between edges all the time, beside a producer that does not stop."""
     a, b, user = await edges.notifications(), await edges.notifications(), new_id("u")

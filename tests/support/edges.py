@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -31,6 +32,9 @@ from tests.support.tokens import Mint
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 30
+
+both_engines = pytest.mark.parametrize("edges", ["epoll", "asgi"], indirect=True)
+"""Runs a test with each way that an edge can hold its connections."""
 
 
 @dataclass
@@ -96,14 +100,15 @@ class Edges:
     def __init__(self, stack: AsyncExitStack, nats_url: str, jwks_url: str, mint: Mint, tmp_path: Path) -> None:
         self._stack, self._tmp_path = stack, tmp_path
         self.nats_url, self.jwks_url, self.mint = nats_url, jwks_url, mint
+        self.engine = "epoll"
 
     async def chat(self, **settings: Any) -> LocalEdge:
         """Start an edge of the chat in this process; `settings` as in ChatSettings."""
-        return await self._local(ChatSettings(**self._common(), **settings))
+        return await self._local(ChatSettings(**self._common() | settings))
 
     async def notifications(self, **settings: Any) -> LocalEdge:
         """Start an edge of the notifications in this process; `settings` as in NotificationsSettings."""
-        return await self._local(NotificationsSettings(**self._common(), **settings))
+        return await self._local(NotificationsSettings(**self._common() | settings))
 
     async def process(self, service: str, **environment: str) -> EdgeProcess:
         """Start `python -m services.<service>` and wait until it is ready; `environment` as in .env.example."""
@@ -112,6 +117,7 @@ class Edges:
         variables = os.environ | {  # noqa: TID251  # the child needs PATH and HOME as well
             "PORT": str(port),
             "INSTANCE": name,
+            "EDGE_ENGINE": self.engine,
             "NATS_URL": self.nats_url,
             "AUTH_JWKS_URL": self.jwks_url,
             "DRAIN_S": "0.5",
@@ -138,6 +144,7 @@ class Edges:
             "nats_url": self.nats_url,
             "auth_jwks_url": self.jwks_url,
             "drain_s": 0.2,
+            "edge_engine": self.engine,
             "instance": f"edge-{new_id()[:8]}",
         }
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pydantic_core import from_json
 
 from services.notifications.notices import encode_notice
 from services.notifications.parts import NotificationsParts
@@ -18,6 +20,7 @@ from services.notifications.watchlists import Watchlists
 from shared.auth.principal import Principal
 from shared.clock import now_s
 from shared.contracts import subjects
+from shared.contracts.cursor import Vector
 from shared.edge.commands import Commands
 from shared.edge.event import Event
 from shared.edge.hub import Hub
@@ -119,6 +122,21 @@ async def test_one_that_is_revoked_while_its_head_is_sent_gets_that_word_only(ed
 
     assert out.types == ["error"]
     assert out.closing
+
+
+@pytest.mark.parametrize("presented", [None, "e:5,ab:3"])
+async def test_one_that_comes_while_the_edge_drains_is_sent_elsewhere_with_the_cursor_it_brought(
+    edge: Edge, presented: str | None
+) -> None:
+    await edge.sessions.drain(0)
+    wanted = replace(WANTED, cursor=Vector.parse(presented) if presented else None)
+    session, out = StreamSession(edge.parts, USER, wanted), Out()
+    session.register()
+    session.open(out)
+    await settle()
+
+    assert out.types == ["reconnect"]
+    assert from_json(out.events[0].body) == {"afterMs": 0, "cursor": presented}
 
 
 async def test_what_comes_before_it_is_open_harms_nobody(edge: Edge) -> None:
