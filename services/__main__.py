@@ -11,17 +11,18 @@ from services.auth.settings import AuthSettings
 from services.settings import SuiteSettings
 from services.suite import create_suite
 from shared.broker.provision import provision
-from shared.errors import FanfareError
+from shared.errors import FanfareError, Unauthorized
 from shared.runtime.embedded import EmbeddedNats
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.server import DrainingServer, listen, make_server, observe, run_loop
 from shared.runtime.settings import load_settings
 
+READY_POLL_S = 0.05
 WELCOME = """
   Fanfare is up at {url}
 
   Log in as {user} with the password {password}, or register. Then:
-    1. open a second browser window, log in as somebody else, and chat: {url}
+    1. open a private window (or another browser), log in as somebody else, and chat: {url}
     2. watch prices move; add and remove symbols
     3. notify yourself: nats pub -s {nats} notify.user.{user_id} '{{"title":"hi"}}'
        without the nats tool: make notify TO={user_id}
@@ -43,7 +44,7 @@ async def main(settings: SuiteSettings) -> int:
         app = create_suite(settings, lifecycle, nats_url=nats_url, database_url=database_url, base_url=base_url)
         server = make_server(app, settings, lifecycle)
         async with asyncio.TaskGroup() as group:
-            welcome = group.create_task(_welcome(server, settings, database_url, base_url, nats_url))
+            welcome = group.create_task(_welcome(server, lifecycle, settings, database_url, base_url, nats_url))
             await server.serve(sockets=[listener])
             welcome.cancel()
     return 1 if lifecycle.failure or not server.started else 0
@@ -54,11 +55,19 @@ async def _start_nats(settings: SuiteSettings, stack: AsyncExitStack) -> str:
     return (await stack.enter_async_context(EmbeddedNats(data, settings.nats_port))).url
 
 
-async def _welcome(server: DrainingServer, settings: SuiteSettings, database_url: str, url: str, nats: str) -> None:
+async def _welcome(
+    server: DrainingServer, lifecycle: Lifecycle, settings: SuiteSettings, database_url: str, url: str, nats: str
+) -> None:
+    """Say where it is and how to begin, once what it says is true."""
     if settings.env != "development":
         return
-    demo = await ensure_demo_user(AuthSettings(database_url=database_url))
+    try:
+        demo = await ensure_demo_user(AuthSettings(database_url=database_url))
+    except Unauthorized:
+        return  # somebody has registered that name with a password of their own
     await server.listening.wait()
+    while await lifecycle.readiness():
+        await asyncio.sleep(READY_POLL_S)
     text = WELCOME.format(url=url, user=demo.username, password=demo.password, user_id=demo.user_id, nats=nats)
     print(text, flush=True)
 

@@ -31,4 +31,6 @@ class Page(StaticFiles):
             return PlainTextResponse(NOT_BUILT, status_code=503)
         response = await super().get_response(path, scope)
         response.headers.update(HEADERS)
+        if path.startswith("assets/"):
+            response.headers["cache-control"] = "public, max-age=31536000, immutable"  # their names hold their hash
         return response

@@ -272,7 +272,8 @@ class StreamSession:
 
     def _watch_expiry(self) -> None:
         left_s = self.principal.expires_at_s - now_s()
-        self._wake_after(left_s - self._parts.settings.expiry_warning_s, self._warn_of_expiry)
+        # Never before half of what is left: a client that renews with the same token must not be warned at once again.
+        self._wake_after(max(left_s / 2, left_s - self._parts.settings.expiry_warning_s), self._warn_of_expiry)
 
     def _warn_of_expiry(self) -> None:
         left_s = self.principal.expires_at_s - now_s()

@@ -34,7 +34,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     max_header_bytes = 64 * 1024
     header_timeout_s = 10.0
 
+    _after_head = b""
     _head_bytes = 0
+    _seen = b""
     _reading_head = True
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -48,9 +50,16 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._reading_head:
             self._head_bytes += len(data)
             self._start_head_timer()
+            self._note_what_follows(data)
         super().data_received(data)
         if self._reading_head and self._head_bytes > self.max_header_bytes:
             self._refuse(REFUSED_431)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Upgrade, and pass on the frames that came in the same read as the handshake: uvicorn drops them."""
+        super().handle_websocket_upgrade()
+        if self._after_head:
+            self.transport.get_protocol().data_received(self._after_head)  # type: ignore[attr-defined]
 
     def on_headers_complete(self) -> None:
         """Start the request, unless the head is over its limit although it came in one read."""
@@ -76,6 +85,13 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Forget the clock."""
         self._stop_head_timer()
         super().connection_lost(exc)
+
+    def _note_what_follows(self, data: bytes) -> None:
+        """Keep what follows the head; its end may be torn over two reads."""
+        window = self._seen + data
+        end = window.find(b"\r\n\r\n")
+        self._after_head = window[end + 4 :] if end >= 0 else b""
+        self._seen = window[-3:]
 
     def _start_head_timer(self) -> None:
         if self._head_timer is None:

@@ -51,28 +51,10 @@ def handover_of(scope: Mapping[str, Any]) -> Departed | None:
 class HandOverHttpProtocol(GuardedHttpProtocol):
     """uvicorn's HTTP protocol, offering the hand-over once a response's head has been sent."""
 
-    _after_head = b""
-    _seen = b""
-
     def on_message_begin(self) -> None:
         """Offer the extension with each request."""
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self.hand_over}
-
-    def data_received(self, data: bytes) -> None:
-        """Keep what follows a head in the same read: uvicorn drops it when the request turns out to be an upgrade."""
-        if self._reading_head:
-            window = self._seen + data
-            end = window.find(b"\r\n\r\n")
-            self._after_head = window[end + 4 :] if end >= 0 else b""
-            self._seen = window[-3:]
-        super().data_received(data)
-
-    def handle_websocket_upgrade(self) -> None:
-        """Upgrade, and pass on the frames that came with the handshake."""
-        super().handle_websocket_upgrade()
-        if self._after_head:
-            self.transport.get_protocol().data_received(self._after_head)  # type: ignore[attr-defined]
 
     def hand_over(self) -> Departed | None:
         """Leave with the descriptor; see the module."""
@@ -113,8 +95,8 @@ class HandOverWebSocketProtocol(GuardedWebSocketProtocol):
             self.transport.pause_reading()
 
     async def receive(self) -> Any:
-        """Hand a message to an endpoint that stays, what was held back first."""
-        if self._early is not None:
+        """Hand a message to an endpoint; one that asks for more than the handshake stays, and gets what was kept."""
+        if self._early is not None and self.handshake_complete:
             self._stay()
         return await super().receive()
 

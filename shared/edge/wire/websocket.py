@@ -53,7 +53,7 @@ class PooledWebSocket(PooledWriter):
     client that floods waits for itself.
     """
 
-    __slots__ = ("_context", "_heard", "_inbound", "_partial", "_pings", "session")
+    __slots__ = ("_broken", "_context", "_heard", "_inbound", "_partial", "_pings", "session")
 
     def __init__(self, context: SocketContext, fd: int) -> None:
         super().__init__(context.pool, fd, context.limits)
@@ -61,6 +61,7 @@ class PooledWebSocket(PooledWriter):
         self._partial: frames.Partial | None = None
         self._inbound: deque[bytes] | None = None
         self._heard = True
+        self._broken = False
         self._pings = 0
         self.session: FrameSession
 
@@ -101,10 +102,12 @@ class PooledWebSocket(PooledWriter):
     def readable(self, data: bytes) -> None:
         """Decode what came; messages queue for the session, control frames are answered at once."""
         self._heard = True
+        if self._broken:
+            return  # after a violation nothing that follows is framed
         try:
             events, self._partial = frames.read_frames(data, self._partial, self._context.frame_limits)
         except frames.ProtocolViolation as violation:
-            self._partial = None
+            self._partial, self._broken = None, True
             self._take(violation.events)
             if violation.code == TOO_BIG:
                 self.session.end(TooLarge("frame", self._context.frame_limits.max_message_bytes))
