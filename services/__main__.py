@@ -66,7 +66,7 @@ async def _welcome(
     except Unauthorized:
         return  # somebody has registered that name with a password of their own
     await server.listening.wait()
-    while await lifecycle.readiness():
+    while await lifecycle.readiness():  # noqa: ASYNC110  # it is asked, it does not tell
         await asyncio.sleep(READY_POLL_S)
     text = WELCOME.format(url=url, user=demo.username, password=demo.password, user_id=demo.user_id, nats=nats)
     print(text, flush=True)

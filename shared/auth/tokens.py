@@ -30,8 +30,9 @@ _HEADER_TYP: dict[TokenKind, str] = {"access": ACCESS_TYP, "ticket": TICKET_TYP}
 class TokenVerifier:
     """Verifies access tokens and tickets.
 
-    The holder of an access token that held is remembered, by its digest, until it expires or the keys change: after a reconnect storm the
-    same tokens come again, and an Ed25519 check each would be most of the cost. The oldest go when it is full.
+    The holder of an access token that held is remembered, by its digest, until it expires or the keys change: after a
+    reconnect storm the same tokens come again, and an Ed25519 check each would be most of the cost. The oldest go when
+    it is full.
     """
 
     def __init__(self, keys: KeySource, issuer: str, audience: str, clock: Callable[[], int] = now_s) -> None:
