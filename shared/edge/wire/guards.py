@@ -10,7 +10,9 @@ import asyncio
 import time
 from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
@@ -113,12 +115,38 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
 
 class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket, with a bound on pings, on fragments, and on what is written to a peer that does not read."""
+    """One WebSocket, with a bound on pings, on fragments, and on what is written to a peer that does not read.
+
+    It also answers what uvicorn leaves hanging, a handshake that websockets cannot parse, and logs no traceback for
+    what is a client's fault.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pings_left: float = PINGS_PER_S
         self._pinged_at_s = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse a head with a line over the 8 KiB that websockets takes."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
+            self.transport.write(REFUSED_431)
+            self.transport.close()
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a message on; text that is not UTF-8 closes with 1007 (RFC 6455 section 8.1)."""
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_utf8(b"".join(self.frames)):
+            self.frames = []
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+            return
+        super().send_receive_event_to_app()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a connection that was closed here over what its peer did is to the app one that the peer has closed."""
+        if self.close_sent:
+            raise ClientDisconnected
+        await super().send(message)
 
     def handle_ping(self) -> None:
         """Answer a ping unless they come too fast or the answers pile up."""
@@ -139,3 +167,11 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _abort(self) -> None:
         self.transport.abort()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import select
+import socket
 from typing import Protocol
 
 from shared.clock import Clock, monotonic_s
@@ -157,3 +158,14 @@ def write(fd: int, data: bytes) -> int:
         if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ETIMEDOUT, errno.EHOSTUNREACH):
             return -1
         raise
+
+
+def half_close(fd: int) -> None:
+    """Send the end of the stream behind all that was written; what the peer still sends can be read."""
+    held = socket.socket(fileno=fd)
+    try:
+        held.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the peer is gone already
+    finally:
+        held.detach()

@@ -12,7 +12,7 @@ from shared.edge.event import Event
 from shared.edge.overflow import OverflowLimits
 from shared.edge.timers import Wheel
 from shared.edge.wire import frames
-from shared.edge.wire.pool import CLOSE_LINGER_S, Pool
+from shared.edge.wire.pool import CLOSE_LINGER_S, Pool, half_close
 from shared.edge.wire.writer import PooledWriter
 from shared.errors import FanfareError, TooLarge
 from shared.tasks import TaskKeeper
@@ -112,6 +112,7 @@ class PooledWebSocket(PooledWriter):
             if violation.code == TOO_BIG:
                 self.session.end(TooLarge("frame", self._context.frame_limits.max_message_bytes))
             self.close(violation.code, violation.reason)
+            self._end_writing()
             return
         self._take(events)
 
@@ -177,6 +178,11 @@ class PooledWebSocket(PooledWriter):
         elif self.fd >= 0:
             self.resume()
 
+    def _end_writing(self) -> None:
+        """Let the peer see the end at once: its own close cannot be told any more from what broke the protocol."""
+        if self.fd >= 0 and self.congestion is None:
+            half_close(self.fd)
+
     def _rest(self) -> None:
         self._inbound = None
         if self.fd < 0:
@@ -187,6 +193,7 @@ class PooledWebSocket(PooledWriter):
         self._pings += 1
         if self._pings > MAX_PINGS_PER_HEARTBEAT:
             self.close(1008, "too many pings")
+            self.pool.discard(self)
         elif self.congestion is None and not self.closing:
             self.send(frames.encode_pong(payload))
 
