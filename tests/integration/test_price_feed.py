@@ -216,7 +216,7 @@ async def test_feeds_outlive_a_broker_that_lost_its_streams_and_go_on_when_it_ha
     ):
         await watcher.until_more_ticks()
 
-        await nats_server.crash_and_restart()
+        await nats_server.lose_everything_and_restart()
         await watcher.until_status(one.instance, "standby")
         await watcher.until_status(other.instance, "standby")
         await provision(nats_server.url)

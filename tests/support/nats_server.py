@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -18,6 +19,12 @@ class NatsServer(EmbeddedNats):
         await super().__aenter__()
         await provision(self.url)
         return self
+
+    async def lose_everything_and_restart(self) -> None:
+        """Take its disk away, and start it again: same port, no stream."""
+        await self.kill()
+        shutil.rmtree(self._dir / "store")
+        await self.start()
 
     async def crash_and_restart(self) -> None:
         """End it as `kill -9` does, and start it again: same port, same data."""
