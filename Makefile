@@ -28,7 +28,7 @@ logs: ## Follow the logs of the compose suite
 
 ##@ Work on it
 test: $(STATE)/dev $(STATE)/clients page ## All tests that need no engine: unit, contract, integration, browser (under 5 minutes)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 unit: $(STATE)/dev ## The tests that need no server
 	$(BIN)/python -m pytest -q tests/unit tests/architecture
