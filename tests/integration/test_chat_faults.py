@@ -62,6 +62,17 @@ async def test_a_stop_with_a_client_that_does_not_read_ends_in_time_too(edges: E
         deaf.close()
 
 
+async def test_w6_a_peer_that_answers_no_ping_is_dropped_and_one_that_does_stays(edges: Edges) -> None:
+    edge = await edges.chat(heartbeat_s=0.3)
+    async with chat_client(edge, new_id("user-")) as alive:
+        mute = await RawSocket.upgraded(edge, headers=edge.headers(new_id("user-")))
+        await mute.until_closed()
+        mute.close()
+        await eventually(lambda: edge.gauge("sessions", transport="websocket") == 1)
+
+        assert (await alive.say("still here"))["duplicate"] is False
+
+
 async def test_w8_each_user_of_a_killed_edge_goes_offline_exactly_once(edges: Edges) -> None:
     witness_edge, doomed = await edges.chat(), await edges.process("chat")
     room, users = new_id("room-"), {new_id("user-") for _ in range(5)}
