@@ -74,12 +74,14 @@ class Presence:
         self._tasks.spawn(self._reconcile_for_ever(), "presence-reconcile")
 
     async def close(self) -> None:
-        """Leave every room and give up the lease, so that nobody waits for it to lapse."""
+        """Give up the lease, so that nobody waits for it to lapse, and then the rosters, which count no more."""
         await self._tasks.close()
+        rooms = list(self._here)
         try:
-            for room in list(self._here):
-                await self._broker.delete(subjects.PRESENCE, room, self._edge)
             await self._broker.delete(subjects.LEASES, EDGE_LEASE, self._edge)
+            for start in range(0, len(rooms), FLUSH_BATCH):
+                batch = rooms[start : start + FLUSH_BATCH]
+                await asyncio.gather(*(self._broker.delete(subjects.PRESENCE, room, self._edge) for room in batch))
         except FanfareError as error:
             self._log.warning("presence_not_cleared", reason=str(error))
 
@@ -164,6 +166,7 @@ class Presence:
         if room in self._here:
             self._set_roster(room, edge, None if message.gone else message.data)
             self._tell(room)
+            self._restore(room)
 
     def _lease_changed(self, message: Message) -> None:
         edge = subjects.tokens_after(message.subject, 4)[0]
@@ -197,6 +200,11 @@ class Presence:
             self._on_change(room, user, now[user], True)
         for user in before.keys() - now.keys():
             self._on_change(room, user, before[user], False)
+
+    def _restore(self, room: str) -> None:
+        """Write this edge's roster again if the broker lost it, as it does when its store is made anew."""
+        if self._here.get(room) and self._edge not in self._rosters.get(room, {}):
+            self._mark(room)
 
     # -- the lease, and reading everything again ----------------------------------------------------------------------
 
@@ -236,6 +244,7 @@ class Presence:
             if room in self._here:
                 self._rosters[room] = rosters
                 self._tell(room)
+                self._restore(room)
 
     async def _stored_rosters(self, rooms: list[str]) -> dict[str, dict[str, dict[str, str]]]:
         patterns = [subjects.bucket_keys(subjects.PRESENCE, room) for room in rooms]

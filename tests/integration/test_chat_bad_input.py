@@ -81,6 +81,13 @@ def memory_bytes(edge: EdgeProcess) -> int:
     return pages * 4096
 
 
+async def sessions(edge: EdgeProcess) -> int:
+    """Return how many clients an edge says that it has."""
+    text = (await edge.http.get("/metrics")).text
+    values = [line.split()[-1] for line in text.splitlines() if line.startswith("fanfare_sessions{")]
+    return int(float(values[0])) if values else 0
+
+
 # -- frames that are wrong: an error each, and the connection stays ---------------------------------------------------
 
 MALFORMED: list[str | bytes] = [
@@ -221,9 +228,7 @@ async def test_a_client_that_does_not_read_is_closed_with_bounded_memory_and_the
         await listener.inbox.until(lambda inbox: len(inbox.of_type("chat_message")) == count)
 
         async def deaf_is_gone() -> bool:
-            answer = await edge.http.get("/metrics")
-            sockets = [line for line in answer.text.splitlines() if line.startswith("fanfare_sessions{")]
-            return int(float(sockets[0].split()[-1])) == 4  # the two neighbours, `client` and `listener`
+            return await sessions(edge) == 4  # the two neighbours, `client` and `listener`
 
         await eventually(deaf_is_gone)
     code = await deaf.close_code()
@@ -234,19 +239,19 @@ async def test_a_client_that_does_not_read_is_closed_with_bounded_memory_and_the
 
 
 async def test_clients_that_crash_during_the_handshake_leave_nothing_behind(edge: EdgeProcess) -> None:
-    room, users = new_id("room-"), [new_id("user-") for _ in range(20)]
-    for number, user in enumerate(users):
+    before, user = await sessions(edge), new_id("user-")
+    rooms = [new_id("room-") for _ in range(20)]  # a fresh room each: entering it takes a while
+    for room in rooms:
         raw = await RawSocket.connect(edge)
         await raw.send(handshake(f"/ws/chat?room={room}", edge.headers(user)))
-        if number % 2:
-            await raw.until(b"\r\n")
+        await raw.until(b"\r\n")
         raw.abort()
-    async with chat_client(edge, new_id("user-"), rooms=[room]) as witness:
-        await witness.say("anybody here?")
 
     async def nobody_is_left() -> bool:
-        answer = await edge.http.get(f"/api/chat/rooms/{room}/presence", headers=edge.headers(users[0]))
-        return bool(answer.json()["online"] == [])
+        answers = [
+            await edge.http.get(f"/api/chat/rooms/{room}/presence", headers=edge.headers(user)) for room in rooms
+        ]
+        return await sessions(edge) == before and all(answer.json()["online"] == [] for answer in answers)
 
     await eventually(nobody_is_left)
 

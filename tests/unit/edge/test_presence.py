@@ -1,0 +1,182 @@
+"""Presence is what the keys say: told once, kept through a reload, and healed when the keys are lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from shared.broker.memory import MemoryBroker, MemoryServer
+from shared.contracts import subjects
+from shared.edge import presence as presence_module
+from shared.edge.presence import EDGE_LEASE, GRACE_S, Presence
+from shared.edge.timers import Wheel
+from tests.support.waiting import eventually
+
+ROOM = "room"
+
+
+class Hand:
+    """The clock of all wheels."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class EdgeOfOne:
+    """One edge's presence, and what its clients were told."""
+
+    def __init__(self, server: MemoryServer, name: str, hand: Hand) -> None:
+        self.name, self._hand = name, hand
+        self.broker, self.wheel = MemoryBroker(server), Wheel(hand)
+        self.told: list[tuple[str, bool]] = []
+        self.presence = Presence(self.broker, name, wheel=self.wheel, on_change=self._note)
+
+    def _note(self, room: str, user: str, _name: str, online: bool) -> None:
+        assert room == ROOM
+        self.told.append((user, online))
+
+    async def join(self, user: str) -> list[str]:
+        return await self.presence.join(ROOM, user, user.title())
+
+    def leave(self, user: str, *, after_s: float = GRACE_S + 0.1) -> None:
+        """End a connection, and let time pass."""
+        self.presence.leave(ROOM, user)
+        self._hand.now_s += after_s
+        self.wheel.turn()
+
+    async def hears(self, *told: tuple[str, bool]) -> None:
+        """Return once clients have been told this, in any order, and nothing else."""
+        await eventually(lambda: sorted(self.told) == sorted(told), deadline_s=3)
+
+
+Maker = Callable[[str], Awaitable[EdgeOfOne]]
+
+
+@pytest.fixture
+async def edge(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Maker]:
+    monkeypatch.setattr(presence_module, "FLUSH_S", 0.01)
+    server, hand = MemoryServer(), Hand()
+    async with AsyncExitStack() as stack:
+
+        async def make(name: str) -> EdgeOfOne:
+            made = EdgeOfOne(server, name, hand)
+            await made.presence.start()
+            stack.push_async_callback(made.presence.close)
+            return made
+
+        yield make
+
+
+async def test_who_comes_and_goes_is_told_once_on_every_edge(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await b.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    b.leave("bob")
+
+    await a.hears(("witness", True), ("bob", True), ("bob", False))
+
+
+async def test_a_second_connection_of_a_user_is_told_to_nobody(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    for one in (a, b, b):
+        await one.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    a.leave("bob")
+    b.leave("bob")
+    await b.join("end")
+    await a.hears(("witness", True), ("bob", True), ("end", True))
+
+    b.leave("bob")
+    await a.hears(("witness", True), ("bob", True), ("end", True), ("bob", False))
+
+
+async def test_whoever_is_back_within_the_grace_never_left(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await b.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    b.leave("bob", after_s=GRACE_S - 0.1)
+    await b.join("bob")
+    b.wheel._clock.now_s += 1  # type: ignore[attr-defined]
+    b.wheel.turn()
+    await b.join("end")
+
+    await a.hears(("witness", True), ("bob", True), ("end", True))
+
+
+async def test_an_edge_whose_lease_lapses_takes_with_it_whom_nobody_else_has(edge: Maker) -> None:
+    a, b, c = await edge("a"), await edge("b"), await edge("c")
+    await a.join("witness")
+    for user in ("bob", "carol"):
+        await b.join(user)
+    await c.join("carol")
+    known = [("witness", True), ("bob", True), ("carol", True)]
+    await a.hears(*known)
+    await b.broker.delete(subjects.LEASES, EDGE_LEASE, "b")
+    await a.hears(*known, ("bob", False))
+    assert sorted(await a.presence.members(ROOM)) == ["carol", "witness"]
+
+    await b.presence._renew()
+    await a.hears(*known, ("bob", False), ("bob", True))
+
+
+async def test_an_edge_that_stops_leaves_nobody_behind(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await b.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    await b.presence.close()
+
+    await a.hears(("witness", True), ("bob", True), ("bob", False))
+    assert await a.broker.get(subjects.PRESENCE, ROOM, "b") is None
+
+
+async def test_a_roster_that_the_broker_lost_is_written_again(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await b.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    await a.broker.delete(subjects.PRESENCE, ROOM, "b")
+
+    async def written_again() -> bool:
+        return await a.broker.get(subjects.PRESENCE, ROOM, "b") is not None
+
+    await eventually(written_again, deadline_s=3)
+    await a.hears(("witness", True), ("bob", True), ("bob", False), ("bob", True))
+
+
+async def test_a_change_that_was_missed_is_seen_when_the_keys_are_read_again(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await a.hears(("witness", True))
+    for subscription in a.broker._subscriptions:  # the live repeat gets lost
+        await subscription.close()
+    await b.join("bob")
+
+    async def stored() -> bool:
+        return await a.broker.get(subjects.PRESENCE, ROOM, "b") is not None
+
+    await eventually(stored, deadline_s=3)
+    assert a.told == [("witness", True)]
+    await a.presence._read_leases()
+    await a.presence._read_rosters([ROOM])
+
+    await a.hears(("witness", True), ("bob", True))
+
+
+async def test_who_is_there_can_be_asked_where_nobody_is(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await b.join("bob")
+
+    async def seen() -> bool:
+        return await a.presence.members(ROOM) == {"bob": "Bob"}
+
+    await eventually(seen, deadline_s=3)
+    assert a.told == []
