@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from shared.auth.principal import Principal
 from shared.broker.port import Broker, Message
@@ -16,8 +16,9 @@ from shared.clock import Clock, monotonic_s, now_ms
 from shared.contracts import subjects
 from shared.contracts.events import Milliseconds, Payload
 from shared.contracts.ids import Id, require_id
-from shared.errors import Conflict, Forbidden, NotFound
+from shared.errors import Conflict, Forbidden, NotFound, Unavailable
 from shared.tasks import TaskKeeper
+from shared.telemetry.logs import get_logger
 
 MAX_MEMBERS = 500
 MAX_CACHED_ROOMS = 20_000
@@ -103,7 +104,7 @@ class Rooms:
             entry = await self._broker.get(subjects.ROOMS, require_id(room, "room"))
             if entry is None:
                 raise NotFound("nobody made this room: it is open and has no list of members")
-            record = RoomRecord.model_validate_json(entry.value)
+            record = _record(entry.value)
             if by.user_id != record.owner and not (by.user_id == user and not member):
                 raise Forbidden("only the owner may change the members")
             others = [name for name in record.members if name != user]
@@ -128,7 +129,7 @@ class Rooms:
             page = await self._broker.read_after(stream, pattern, after, limit=500)
             for message in page.messages:
                 after = message.seq
-                record = None if message.gone else RoomRecord.model_validate_json(message.data)
+                record = None if message.gone else _readable(message.data)
                 if record is not None and record.admits(user.user_id):
                     found.append(record.model_dump(by_alias=True, include={"room", "title", "private", "owner"}))
             more = page.more and bool(page.messages)
@@ -141,7 +142,7 @@ class Rooms:
         if cached is not None and self._clock() - cached.read_at_s < CACHE_S:
             return cached.record
         entry = await self._broker.get(subjects.ROOMS, room)
-        record = RoomRecord.model_validate_json(entry.value) if entry else None
+        record = _record(entry.value) if entry else None
         self._apply(room, record)
         return record
 
@@ -157,7 +158,11 @@ class Rooms:
 
     def _changed(self, message: Message) -> None:
         room = subjects.tokens_after(message.subject, 3)[0]
-        self._apply(room, None if message.gone else RoomRecord.model_validate_json(message.data))
+        record = None if message.gone else _readable(message.data)
+        if message.gone or record is not None:
+            self._apply(room, record)
+        else:
+            self._cache.pop(room, None)
 
     def _apply(self, room: str, record: RoomRecord | None) -> None:
         self._keep(room, record)
@@ -169,3 +174,23 @@ class Rooms:
         self._cache.move_to_end(room)
         if len(self._cache) > MAX_CACHED_ROOMS:
             self._cache.popitem(last=False)
+
+
+def _record(value: bytes) -> RoomRecord:
+    """Return a stored record.
+
+    Raises:
+        Unavailable: it cannot be read, so nobody can be let in: it may be a private room's.
+    """
+    record = _readable(value)
+    if record is None:
+        raise Unavailable("the record of this room cannot be read")
+    return record
+
+
+def _readable(value: bytes) -> RoomRecord | None:
+    try:
+        return RoomRecord.model_validate_json(value)
+    except ValidationError as error:
+        get_logger().error("room_record_invalid", reason=str(error.errors(include_input=False)[0]["msg"]))
+        return None

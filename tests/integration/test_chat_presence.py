@@ -101,8 +101,7 @@ async def test_w8_leaving_takes_the_user_out_of_every_room(pair: Pair) -> None:
     rooms, bob = [somewhere() for _ in range(3)], someone()
     async with chat_client(pair.a, someone(), rooms=rooms) as witness:
         async with chat_client(pair.b, bob, rooms=rooms):
-            for room in rooms:
-                await sees(witness, bob, "online", room)
+            await witness.inbox.until(lambda _inbox: seen(witness, bob).count("online") == 3)
         await witness.inbox.until(lambda _inbox: seen(witness, bob).count("offline") == 3)
         assert {
             frame["data"]["room"]
