@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.contracts import subjects
 from shared.contracts.ids import new_id
-from tests.conftest import BrokerFactory
 from tests.integration.conftest import Pair
 from tests.support.clients import ChatClient, chat_client
 from tests.support.edges import Edge, Edges
@@ -232,17 +230,3 @@ async def test_a_room_that_cannot_be_is_not_made(pair: Pair, body: Any) -> None:
     answer = await pair.a.http.post("/api/chat/rooms", json=body, headers=pair.a.headers(someone()))
 
     assert answer.status_code == 400
-
-
-async def test_a_record_that_cannot_be_read_lets_nobody_in_and_hides_no_other_room(
-    edges: Edges, broker: BrokerFactory
-) -> None:
-    edge, broken, sound = await edges.chat(), somewhere(), somewhere()
-    headers = edge.headers(someone())
-    await (await broker()).put(subjects.ROOMS, broken, value=b"not a record")
-    await edge.http.post("/api/chat/rooms", json={"room": sound}, headers=headers)
-    listed = await edge.http.get("/api/chat/rooms", headers=headers)
-    history = await edge.http.get(f"/api/chat/rooms/{broken}/messages", headers=headers)
-
-    assert sound in {room["room"] for room in listed.json()["rooms"]}
-    assert history.status_code == 503
