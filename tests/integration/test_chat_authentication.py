@@ -250,7 +250,7 @@ async def test_w2_a_revoked_session_ends_on_every_edge_with_4010_and_other_sessi
         await revoke(pair, user, session)
 
         assert await refused(here) == await refused(there) == ("session_revoked", 4010)
-        assert now_ms() - began_ms < 1_000
+        assert now_ms() - began_ms < 2_000
         assert (await other.say("still here"))["duplicate"] is False
 
 

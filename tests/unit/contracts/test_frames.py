@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.contracts.frames import (
@@ -167,6 +167,7 @@ def test_any_bytes_are_a_frame_or_an_error_of_the_tree(raw: str | bytes) -> None
 Types = st.sampled_from(["auth", "send_message", "typing_status", "join", "leave", "ping", "other"])
 
 
+@settings(max_examples=40)
 @given(type_=Types, data=st.dictionaries(st.sampled_from(["room", "content", "isTyping", "token", "cursor"]), Json))
 def test_any_data_is_a_frame_or_an_error_of_the_tree(type_: str, data: dict[str, Any]) -> None:
     try:
