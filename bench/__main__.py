@@ -1,0 +1,58 @@
+"""`python -m bench [scenario …] [--quick] [--json FILE]`: measures Fanfare beside its peers.
+
+Exit status 1 if anything that was sent did not arrive exactly once, or if a ratio is beyond its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from bench.load import BenchFailed
+from bench.machine import raise_descriptor_limit
+from bench.report import Report
+from bench.scenarios import broadcast, idle
+
+RESULTS = Path(__file__).parent / "results"
+SCENARIOS = {idle.NAME: idle.run, broadcast.NAME: broadcast.run}
+
+
+def main() -> int:
+    """Run what the command line asks for; return the process's status."""
+    arguments = _arguments()
+    raise_descriptor_limit()
+    names = arguments.scenarios or list(SCENARIOS)
+    report = Report(" ".join(["python -m bench", *sys.argv[1:]]))
+    for name in names:
+        print(f"{name} …", flush=True)
+        _run(report, name, quick=arguments.quick)
+    report.show()
+    report.save(arguments.json)
+    print(f"\nwritten to {arguments.json.parent}/{arguments.json.stem}*")
+    return 0 if report.good else 1
+
+
+def _run(report: Report, name: str, *, quick: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix=f"fanfare-bench-{name}-") as directory:
+        try:
+            uvloop.run(SCENARIOS[name](report, Path(directory), quick=quick))
+        except BenchFailed as error:
+            report.void.append(f"{name}: {error}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "scenarios", nargs="*", choices=[*SCENARIOS, []], help=f"of {', '.join(SCENARIOS)}; default all"
+    )
+    parser.add_argument("--quick", action="store_true", help="small, for CI: only the ratios mean something")
+    parser.add_argument("--json", type=Path, default=RESULTS / "latest.json", metavar="FILE")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Fanfare as it is measured: `python -m services.<name>`, real NATS, real EdDSA tokens of as many users as clients."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.load import Door, get, upgrade
+from bench.servers import Publish, Server
+from shared.contracts.claims import Scope
+from tests.support.edges import ROOT as CHECKOUT
+from tests.support.edges import EdgeProcess, Edges, open_edges
+from tests.support.nats_server import NatsServer
+
+WEBSOCKET, SSE = "Fanfare WebSocket", "Fanfare SSE"
+ROOM = TOPIC = "bench"
+WELCOME = b'"connected"'
+SETTINGS = {"FANFARE_LIMITS": "off", "LOG_LEVEL": "warning"}
+
+
+@dataclass(frozen=True)
+class Fanfare:
+    """A NATS server, an issuer of tokens, and edges as they are asked for."""
+
+    nats: NatsServer
+    edges: Edges
+
+    async def chat(self, room_of: Callable[[int], str] = lambda _number: ROOM) -> Server:
+        """Start an edge of the chat; client `n` follows room `room_of(n)`, and what is published goes to ROOM."""
+        edge = await self.edges.process("chat", **SETTINGS)
+        headers = edge.headers("publisher")
+
+        def enter(number: int) -> bytes:
+            return upgrade(f"/ws/chat?room={room_of(number)}", _bearer(edge, number))
+
+        async def publish(text: str) -> None:
+            answer = await edge.http.post("/api/chat/messages", json={"room": ROOM, "content": text}, headers=headers)
+            answer.raise_for_status()
+
+        return self._server(WEBSOCKET, edge, enter, publish)
+
+    async def notifications(self, query: str = f"topics={TOPIC}") -> Server:
+        """Start an edge of the notifications; clients stream with `query`, and what is published goes to TOPIC."""
+        edge = await self.edges.process("notifications", **SETTINGS)
+        headers = edge.headers("publisher", scope=f"{Scope.NOTIFY_WRITE}")
+
+        def enter(number: int) -> bytes:
+            return get(f"/api/stream?{query}", _bearer(edge, number))
+
+        async def publish(text: str) -> None:
+            notice = {"to": {"topic": TOPIC}, "title": "bench", "body": text}
+            (await edge.http.post("/api/notifications", json=notice, headers=headers)).raise_for_status()
+
+        return self._server(SSE, edge, enter, publish)
+
+    def _server(self, name: str, edge: EdgeProcess, enter: Callable[[int], bytes], publish: Publish) -> Server:
+        door = Door(int(edge.url.rpartition(":")[2]), enter, WELCOME)
+        return Server(name, _version(), edge.process.pid, door, publish, beside={"nats-server": self.nats.pid})
+
+
+@asynccontextmanager
+async def fanfare(directory: Path) -> AsyncIterator[Fanfare]:
+    """Run what edges need, until the block ends."""
+    async with NatsServer(directory / "nats") as nats, open_edges(nats.url, directory) as edges:
+        yield Fanfare(nats, edges)
+
+
+def _bearer(edge: EdgeProcess, number: int) -> str:
+    """Return the header of a user of its own for each client."""
+    return f"Authorization: Bearer {edge.mint.token(f'user-{number:06d}')}"
+
+
+def _version() -> str:
+    """Return the commit that is measured, and what it stands on."""
+    describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    git = subprocess.run(describe, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    commit = git.stdout.strip() or "unknown"
+    return f"Fanfare {commit}, uvicorn {version('uvicorn')}, uvloop {version('uvloop')}, nats-py {version('nats-py')}"

@@ -1,0 +1,246 @@
+"""The load generator: clients that count, as raw protocols in this one process.
+
+A client sends its handshake, waits to be welcomed, and from then on counts the marks that reach it: every message of a
+benchmark carries exactly one. It parses nothing else, so that it costs little beside the server that it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+MARK = b"bench-mark"
+KEPT_BYTES = 64
+CONCURRENT_CONNECTS = 64
+TIMEOUT_S = 60.0
+WEBSOCKET_KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
+STAMP = re.compile(MARK + rb":(\d+);")
+# Texts are ASCII here, so 0x89 begins a ping, or it is the low byte of a text frame's length.
+PING = re.compile(rb"(?<!\x7e.)\x89([\x00-\x7d])", re.DOTALL)
+_TEXT = 0x81
+
+
+class BenchFailed(Exception):
+    """A benchmark could not be carried out; nothing that it measured counts."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """How clients get into a server.
+
+    Attributes:
+        request: what client number `n` sends first.
+        welcome: what is in the server's answer once a client is in.
+        hello: what a client sends after the head of the answer, if the server wants more than the handshake.
+    """
+
+    port: int
+    request: Callable[[int], bytes]
+    welcome: bytes
+    hello: bytes = b""
+
+
+class Crowd:
+    """Clients of one server.
+
+    Attributes:
+        arrived: marks that have come, over all clients.
+        bytes_in: all that has come since the welcome.
+        lost: clients whose connection ended.
+        last_at_s: when the last mark came.
+        delays_s: for stamped messages, when it came less when it was to be sent.
+    """
+
+    def __init__(self, name: str, door: Door, *, stamped: bool = False) -> None:
+        self._name, self._door, self.stamped = name, door, stamped
+        self.clients: list[Client] = []
+        self.arrived = self.bytes_in = self.lost = 0
+        self.last_at_s = 0.0
+        self.delays_s: list[float] = []
+        self._goal = 0
+        self._reached: asyncio.Future[None] | None = None
+
+    async def connect(self, numbers: Iterable[int]) -> None:
+        """Bring clients in; see `enter`."""
+        await self.enter(self.prepare(numbers))
+
+    def prepare(self, numbers: Iterable[int]) -> list[Client]:
+        """Return clients ready to connect, their tokens signed: that is no part of what a connect costs."""
+        return [Client(self, self._door.request(number), self._door) for number in numbers]
+
+    async def enter(self, fresh: Sequence[Client]) -> None:
+        """Connect clients, CONCURRENT_CONNECTS at a time, and wait until all are welcomed.
+
+        Raises:
+            BenchFailed: one of them was refused.
+        """
+        turnstile = asyncio.Semaphore(CONCURRENT_CONNECTS)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await asyncio.gather(*(self._enter(client, turnstile) for client in fresh))
+        except TimeoutError:
+            raise BenchFailed(f"{self._name}: not all of {len(fresh)} clients got in within {TIMEOUT_S:g} s") from None
+        self.clients += fresh
+
+    async def reach(self, arrived: int) -> None:
+        """Return once `arrived` marks have come.
+
+        Raises:
+            BenchFailed: they have not, in TIMEOUT_S.
+        """
+        if self.arrived >= arrived:
+            return
+        self._goal, self._reached = arrived, asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._reached
+        except TimeoutError:
+            least = min(client.count for client in self.clients)
+            raise BenchFailed(
+                f"{self._name}: {self.arrived} of {arrived} deliveries arrived in {TIMEOUT_S:g} s;"
+                f" the fewest that a client got is {least}; {self.lost} were cut off"
+            ) from None
+
+    def arrive(self, count: int) -> None:
+        """Note marks that a client has got."""
+        self.arrived += count
+        self.last_at_s = time.perf_counter()
+        if self._reached is not None and self.arrived >= self._goal:
+            self._reached.set_result(None)
+            self._reached = None
+
+    def check_each_got(self, count: int) -> None:
+        """Pass if every client is there and has got exactly `count` marks.
+
+        Raises:
+            BenchFailed: delivered is not what was expected.
+        """
+        wrong = [client.count for client in self.clients if client.count != count]
+        if wrong or self.lost:
+            reason = f"{len(wrong)} clients got other than {count} messages; {self.lost} were cut off"
+            raise BenchFailed(f"{self._name}: {reason}")
+
+    def close(self) -> None:
+        """Leave at once."""
+        for client in self.clients:
+            client.abort()
+
+    async def _enter(self, client: Client, turnstile: asyncio.Semaphore) -> None:
+        async with turnstile:
+            try:
+                await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", self._door.port)
+            except OSError as error:
+                raise BenchFailed(f"{self._name}: a client could not connect: {error}") from error
+            await client.welcomed
+
+
+class Client(asyncio.Protocol):
+    """One client; `count` is how many marks it has got."""
+
+    __slots__ = ("_crowd", "_hello", "_request", "_seen", "_transport", "_welcome", "count", "welcomed")
+
+    def __init__(self, crowd: Crowd, request: bytes, door: Door) -> None:
+        self._crowd, self._request, self._hello, self._welcome = crowd, request, door.hello, door.welcome
+        self._seen = b""
+        self._transport: asyncio.Transport | None = None
+        self.count = 0
+        self.welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the handshake."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self.send(self._request)
+        self._request = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Count the marks, also one that two reads share; answer a ping that comes by itself."""
+        seen = self._seen + data
+        if self._welcome:
+            self._enter(seen)
+            return
+        crowd = self._crowd
+        crowd.bytes_in += len(data)
+        count = self._read_stamps(seen) if crowd.stamped else self._read_marks(seen)
+        if count:
+            self.count += count
+            crowd.arrive(count)
+        if b"\x89" in data:
+            self._answer_pings(data)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Note that this client is out."""
+        self._crowd.lost += 1
+        if not self.welcomed.done():
+            self.welcomed.set_exception(BenchFailed(f"the server hung up: {self._seen[:200]!r}"))
+
+    def send(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        """Close without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _enter(self, seen: bytes) -> None:
+        if self._hello and b"\r\n\r\n" in seen:
+            self.send(self._hello)
+            self._hello = b""
+        if self._welcome in seen:
+            self._answer_pings(seen)  # a server may ping before it welcomes
+            self._seen = self._welcome = b""
+            self.welcomed.set_result(None)
+        else:
+            self._seen = seen
+
+    def _answer_pings(self, data: bytes) -> None:
+        """Echo what each ping carries, masked with zeros (RFC 6455 section 5.5.3)."""
+        for ping in PING.finditer(data):
+            size = ping[1][0]
+            self.send(b"\x8a" + bytes([0x80 | size]) + bytes(4) + data[ping.end() : ping.end() + size])
+
+    def _read_marks(self, seen: bytes) -> int:
+        count = seen.count(MARK)
+        self._seen = (seen[seen.rfind(MARK) + len(MARK) :] if count else seen)[-KEPT_BYTES:]
+        return count
+
+    def _read_stamps(self, seen: bytes) -> int:
+        now_s = time.perf_counter()
+        end = 0
+        before = len(self._crowd.delays_s)
+        for stamp in STAMP.finditer(seen):
+            self._crowd.delays_s.append(now_s - int(stamp[1]) / 1e6)
+            end = stamp.end()
+        self._seen = seen[end:][-KEPT_BYTES:]
+        return len(self._crowd.delays_s) - before
+
+
+def get(path: str, *headers: str) -> bytes:
+    """Return a GET request."""
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
+
+
+def upgrade(path: str, *headers: str) -> bytes:
+    """Return a WebSocket handshake, without extensions: no compression anywhere."""
+    version = "Sec-WebSocket-Version: 13"
+    return get(
+        path, "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {WEBSOCKET_KEY}", version, *headers
+    )
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return a client's text frame, masked with zeros (RFC 6455 section 5.3)."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + size.to_bytes(2, "big")
+    return bytes([_TEXT]) + length + bytes(4) + payload
+
+
+def content(size: int, stamp_s: float | None = None) -> str:
+    """Return a text of `size` characters with one mark, and the time it was to be sent at if that matters."""
+    stamp = f":{int(stamp_s * 1e6)};" if stamp_s is not None else ""
+    return f"{MARK.decode()}{stamp}".ljust(size, "x")

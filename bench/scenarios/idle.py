@@ -1,0 +1,97 @@
+"""idle: what a connection costs that nothing is sent to: memory at rest, and the processor time to get in.
+
+Servers run one after another, alone. The first WARM_UP clients of each are not counted: with them come the code paths,
+the pools and the arenas that all later ones share.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from bench import fanfare
+from bench.load import Crowd
+from bench.machine import cpu_s, settled_rss_bytes, slab_bytes
+from bench.peers import CENTRIFUGE, NODE_WS, STOCK_SSE, STOCK_WEBSOCKET, UWEBSOCKETS, make_peers
+from bench.report import Check, Report, Row
+from bench.servers import Server
+
+NAME = "idle"
+WARM_UP = 300
+QUICK_CLIENTS = (2_000,)
+FULL_CLIENTS = (1_000, 5_000, 10_000, 15_000)
+PEER_CLIENTS = 5_000
+SMALL_ROOM = 10
+IN_ROOMS = "Fanfare WebSocket, rooms of 10"
+BOUNDS = {  # KiB a connection and us a connect: at 10,000 in full, in the quick run
+    fanfare.WEBSOCKET: ((1.2, 300.0), (2.5, 1500.0)),
+    fanfare.SSE: ((1.0, 300.0), (2.5, 1500.0)),
+}
+BOUNDED_CLIENTS = {False: 10_000, True: 2_000}
+
+
+async def run(report: Report, directory: Path, *, quick: bool) -> None:
+    """Measure Fanfare at each number of clients, and the peers at one."""
+    for index, clients in enumerate(QUICK_CLIENTS if quick else FULL_CLIENTS):
+        rows = await _measure_fanfare(directory / str(index), clients)
+        report.rows += rows
+        if clients == BOUNDED_CLIENTS[quick]:
+            report.checks += [check for row in rows for check in _checks(row, quick=quick)]
+    if not quick:
+        for peer in await make_peers((UWEBSOCKETS, NODE_WS, CENTRIFUGE, STOCK_WEBSOCKET, STOCK_SSE)):
+            async with peer.run(directory) as server:
+                report.rows.append(await _measure(server, PEER_CLIENTS))
+
+
+async def _measure_fanfare(directory: Path, clients: int) -> list[Row]:
+    """Measure both transports, each in a suite of its own: what one leaves in NATS must not slow the next."""
+    rows = []
+    for name in (fanfare.WEBSOCKET, IN_ROOMS, fanfare.SSE):
+        async with AsyncExitStack() as stack:
+            suite = await stack.enter_async_context(fanfare.fanfare(directory / name.replace(" ", "-")))
+            if name == fanfare.SSE:
+                server = await suite.notifications()
+            elif name == IN_ROOMS:
+                server = await suite.chat(lambda number: f"room-{number // SMALL_ROOM}")
+            else:
+                server = await suite.chat()
+            rows.append(await _measure(server, clients, name))
+    return rows
+
+
+async def _measure(server: Server, clients: int, name: str = "") -> Row:
+    crowd = Crowd(server.name, server.door)
+    try:
+        await crowd.connect(range(WARM_UP))
+        rss_before, slab_before = await settled_rss_bytes(server.pid), slab_bytes()
+        requests = crowd.prepare(range(WARM_UP, WARM_UP + clients))
+        cpu_before, generator_before, began_s = cpu_s(server.pid), time.process_time(), time.perf_counter()
+        await crowd.enter(requests)
+        taken_s, generator_s = time.perf_counter() - began_s, time.process_time() - generator_before
+        connect_s = cpu_s(server.pid) - cpu_before
+        rss = await settled_rss_bytes(server.pid) - rss_before
+        slab = slab_bytes() - slab_before
+        crowd.check_each_got(0)
+    finally:
+        crowd.close()
+    figures = {
+        "rss_kib_per_connection": rss / clients / 1024,
+        "cpu_us_per_connect": connect_s / clients * 1e6,
+        "connects_per_s": clients / taken_s,
+        "generator_busy": generator_s / taken_s,
+        "slab_kib_both_ends": slab / clients / 1024,
+        "connections": clients,
+    }
+    return Row(NAME, name or server.name, server.version, figures)
+
+
+def _checks(row: Row, *, quick: bool) -> list[Check]:
+    if row.server not in BOUNDS:
+        return []
+    kib, connect_us = BOUNDS[row.server][quick]
+    of = f"{row.server} at {row.figures['connections']:,.0f}"
+    return [
+        Check(f"KiB of RSS a connection, {of}", row.figures["rss_kib_per_connection"], kib),
+        Check(f"us of CPU a connect, {of}", row.figures["cpu_us_per_connect"], connect_us),
+    ]
