@@ -1,0 +1,131 @@
+"""rooms: many rooms of ten members. What a message costs that comes in from one of them and goes out to all ten.
+
+In each turn one member of every room of a batch says something, and the turn ends when all have heard it. Fanfare and
+centrifuge take turns, as in the broadcast. Fanfare has stored each message in JetStream before anyone hears it;
+centrifuge keeps nothing; what NATS uses for that is counted apart.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bench import fanfare
+from bench.load import Crowd, content, text_frame
+from bench.machine import cpu_s
+from bench.peers import CENTRIFUGE, centrifuge_door, make_peers
+from bench.report import Check, Report, Row
+from bench.servers import Server
+
+NAME = "rooms"
+MEMBERS = 10
+BATCH = 25
+CONTENT_BYTES = 200
+WARM_UPS = 2
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many rooms, and messages in each."""
+
+    rooms: int
+    messages: int
+
+
+QUICK, FULL = Size(50, 20), Size(200, 30)
+
+
+@dataclass
+class Hall:
+    """A server with its rooms, and what their messages took: of the server, and of what works beside it."""
+
+    server: Server
+    say: Callable[[int, str], bytes]
+    crowd: Crowd = field(init=False)
+    said: int = 0
+    server_s: float = 0.0
+    beside_s: float = 0.0
+    batch_s: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.crowd = Crowd(self.server.name, self.server.door)
+
+    async def round(self, size: Size, turn: int) -> None:
+        """Have one member of each room say something, a batch of rooms at a time."""
+        server_s, beside_s = cpu_s(self.server.pid), self._beside_s()
+        for first in range(0, size.rooms, BATCH):
+            began_s = time.perf_counter()
+            for room in range(first, min(first + BATCH, size.rooms)):
+                speaker = self.crowd.clients[room * MEMBERS + turn % MEMBERS]
+                speaker.send(self.say(room, content(CONTENT_BYTES)))
+                self.said += 1
+            await self.crowd.reach(self.said * MEMBERS)
+            self.batch_s.append(time.perf_counter() - began_s)
+        self.server_s += cpu_s(self.server.pid) - server_s
+        self.beside_s += self._beside_s() - beside_s
+
+    def reset(self) -> None:
+        """Forget what was spent so far."""
+        self.server_s = self.beside_s = 0.0
+        self.batch_s.clear()
+
+    def _beside_s(self) -> float:
+        return sum(cpu_s(pid) for pid in self.server.beside.values())
+
+
+async def run(report: Report, directory: Path, *, quick: bool) -> None:
+    """Measure Fanfare and, if it can be had, centrifuge."""
+    size = QUICK if quick else FULL
+    peers = [] if quick else await make_peers((CENTRIFUGE,))
+    async with AsyncExitStack() as stack:
+        suite = await stack.enter_async_context(fanfare.fanfare(directory))
+        halls = [Hall(await suite.chat(_room_of), _say_to_fanfare)]
+        for peer in peers:
+            server = await stack.enter_async_context(peer.run(directory))
+            halls.append(Hall(replace(server, door=centrifuge_door(server.door.port, _room_of)), _say_to_centrifuge))
+        for hall in halls:
+            stack.callback(hall.crowd.close)
+            await hall.crowd.connect(range(size.rooms * MEMBERS))
+        for turn in range(WARM_UPS + size.messages):
+            for hall in halls:
+                if turn == WARM_UPS:
+                    hall.reset()
+                await hall.round(size, turn)
+        for hall in halls:
+            hall.crowd.check_each_got(WARM_UPS + size.messages)
+    rows = [_row(hall, size) for hall in halls]
+    report.rows += rows
+    if len(rows) > 1:
+        ours, theirs = (row.figures["cpu_us_per_message"] for row in rows)
+        report.checks.append(Check(f"CPU per message in and 10 out, Fanfare / {CENTRIFUGE.name}", ours / theirs, 1.0))
+
+
+def _row(hall: Hall, size: Size) -> Row:
+    messages = size.rooms * size.messages
+    figures = {
+        "cpu_us_per_message": hall.server_s / messages * 1e6,
+        "nats_us_per_message": hall.beside_s / messages * 1e6,
+        "messages_per_s": messages / sum(hall.batch_s),
+        "batch_ms_p50": statistics.median(hall.batch_s) * 1e3,
+        "rooms": size.rooms,
+        "deliveries": messages * MEMBERS,
+    }
+    return Row(NAME, hall.server.name, hall.server.version, figures)
+
+
+def _room_of(number: int) -> str:
+    return f"room-{number // MEMBERS}"
+
+
+def _say_to_fanfare(room: int, text: str) -> bytes:
+    data = {"content": text, "room": f"room-{room}"}
+    return text_frame(json.dumps({"type": "send_message", "data": data}).encode())
+
+
+def _say_to_centrifuge(room: int, text: str) -> bytes:
+    return text_frame(json.dumps({"id": 2, "publish": {"channel": f"room-{room}", "data": text}}).encode())
