@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from shared.broker.jetstream import JetStreamBroker
 from tests.support.edges import Edges, open_edges
 from tests.support.nats_server import NatsServer
 from tests.support.producer import Producer, connected
+
+# A machine that does other things as well is slow now and then: that is no failure of what is tested. (The first text
+# strategy of a fresh checkout builds a table of Unicode, which alone can take longer than the check allows.)
+settings.register_profile("fanfare", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fanfare")
 
 BrokerFactory = Callable[..., Awaitable[JetStreamBroker]]
 
