@@ -19,7 +19,7 @@ from typing import cast
 from bench import fanfare
 from bench.load import KEPT_BYTES, BenchFailed, Client, Crowd, Door
 from bench.machine import cpu_s
-from bench.report import Report, Row
+from bench.report import Check, Report, Row
 from bench.servers import Server
 from shared.clock import now_ms
 from shared.contracts import subjects
@@ -29,6 +29,7 @@ CLIENTS, WATCHED, RATE_HZ = 50, 20, 10
 TICK_HZ = 100
 FIRST_PRICE = 1000
 DRAIN_S = 10.0
+SHOWN_AFTER_MS = 500.0
 UPDATE = re.compile(rb'"symbol":"(S\d+)","price":([\d.]+)')
 TIME_PLACE, PRICE_PLACE = b"1111111111111", b"2222.25"
 
@@ -77,7 +78,11 @@ async def run(report: Report, directory: Path, *, quick: bool) -> None:
         stack.callback(crowd.close)
         await crowd.connect(range(CLIENTS))
         feed = await stack.enter_async_context(_feed(suite.nats.url))
-        report.rows.append(await _measure(edge, crowd, feed, size))
+        row = await _measure(edge, crowd, feed, size)
+    report.rows.append(row)
+    if not quick:
+        lag_ms = row.figures["last_value_shown_after_ms"]
+        report.checks.append(Check("ms from the last tick until every client shows it", lag_ms, SHOWN_AFTER_MS))
 
 
 async def _measure(edge: Server, crowd: Crowd, feed: asyncio.StreamWriter, size: Size) -> Row:
