@@ -8,7 +8,7 @@ PAGE_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/v
 COMPOSE := docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help run notify page check fmt test unit up down logs smoke lock clean
+.PHONY: help run notify page check fmt test unit up down logs smoke bench bench-quick lock clean
 
 ##@ Use it
 run: $(STATE)/suite page ## Start everything in one process: NATS, the four services, the page (PORT, default 8080)
@@ -47,6 +47,12 @@ fmt: $(STATE)/dev ## Format and mend what can be mended
 smoke: $(STATE)/dev ## Compose up, two edges, one of them killed, compose down (needs a Docker engine)
 	$(BIN)/python -m pytest -q -p no:cacheprovider --timeout 900 tests/compose
 
+bench: $(STATE)/dev ## Measure beside peers, ten minutes: tables, and JSON and charts in bench/results (cc, npm, go for the peers)
+	$(BIN)/python -m bench
+
+bench-quick: $(STATE)/dev ## The same, small: fails when a delivery is missing or a ratio has got worse
+	$(BIN)/python -m bench --quick --json bench/results/quick.json
+
 page: ## Build the browser page (needs npm; says so if it is not there)
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(STATE)/page; \
 	else echo "npm is not there, so the page is not built; the services run without it (Node.js 20 brings npm)"; fi
@@ -57,10 +63,10 @@ lock: ## Pin every dependency with its hashes again (needs uv)
 	    --no-emit-find-links --no-annotate --no-header --extra $$extra pyproject.toml -o requirements/$$extra.txt; done
 
 clean: ## Remove what was built and what was stored
-	rm -rf $(VENV) $(STATE) .data $(WEB)/dist $(WEB)/node_modules tests/clients/node_modules
+	rm -rf $(VENV) $(STATE) .data $(WEB)/dist $(WEB)/node_modules tests/clients/node_modules bench/build bench/results bench/peers/node_modules
 
 help: ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # -- what the targets stand on: made once, and again when its sources change --------------------------------------------
 

@@ -9,7 +9,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,7 +29,7 @@ class Peer:
 
     Attributes:
         tool: the program without which it cannot be had.
-        build: makes it; run once each time the bench is.
+        build: makes `product` from `source`; run when that is newer.
         command: starts it; the port follows as the last argument.
         door: how clients get in, given its port.
         version: what is measured.
@@ -38,6 +38,8 @@ class Peer:
     name: str
     tool: str
     build: list[str]
+    product: Path
+    source: Path
     command: list[str]
     door: Callable[[int], Door]
     version: Callable[[], str]
@@ -51,7 +53,7 @@ class Peer:
         if shutil.which(self.tool) is None:
             raise BenchFailed(f"{self.tool} is not there")
         BUILT.mkdir(exist_ok=True)
-        if self.build:
+        if not self.product.exists() or self.product.stat().st_mtime < self.source.stat().st_mtime:
             await _run(self.build)
 
     @asynccontextmanager
@@ -88,49 +90,59 @@ def _go_module() -> str:
     return f"centrifuge {line.split()[-1]} (Go library)"
 
 
-NPM_INSTALL = ["npm", "ci", "--silent", "--prefix", str(SOURCES)]
+def _node_peer(name: str, package: str, script: str) -> Peer:
+    return Peer(
+        name=name,
+        tool="npm",
+        build=["npm", "ci", "--silent", "--prefix", str(SOURCES)],
+        product=SOURCES / "node_modules" / ".package-lock.json",
+        source=SOURCES / "package-lock.json",
+        command=["node", script],
+        door=websocket_door,
+        version=lambda: _npm(package),
+    )
+
+
+def _python_peer(name: str, script: str, door: Callable[[int], Door], packages: Sequence[str]) -> Peer:
+    """Return a peer that needs nothing but this environment."""
+    return Peer(
+        name=name,
+        tool=sys.executable,
+        build=[],
+        product=SOURCES / script,
+        source=SOURCES / script,
+        command=[sys.executable, script],
+        door=door,
+        version=lambda: ", ".join(f"{package} {version(package)}" for package in packages),
+    )
+
+
 FLOOR = Peer(
-    "send(2) loop in C",
-    "cc",
-    ["cc", "-O2", "-o", str(BUILT / "floor"), str(SOURCES / "floor.c")],
-    [str(BUILT / "floor")],
-    websocket_door,
-    lambda: "bench/peers/floor.c",
+    name="send(2) loop in C",
+    tool="cc",
+    build=["cc", "-O2", "-o", str(BUILT / "floor"), str(SOURCES / "floor.c")],
+    product=BUILT / "floor",
+    source=SOURCES / "floor.c",
+    command=[str(BUILT / "floor")],
+    door=websocket_door,
+    version=lambda: "bench/peers/floor.c",
 )
-UWEBSOCKETS = Peer(
-    "uWebSockets",
-    "npm",
-    NPM_INSTALL,
-    ["node", "node_uws.js"],
-    websocket_door,
-    lambda: _npm("uwebsockets"),
+UWEBSOCKETS = _node_peer("uWebSockets", "uwebsockets", "node_uws.js")
+NODE_WS = _node_peer("Node ws", "ws", "node_ws.js")
+STOCK_WEBSOCKET = _python_peer(
+    "FastAPI on uvicorn", "stock_websocket.py", websocket_door, ("fastapi", "uvicorn", "websockets")
 )
-NODE_WS = Peer("Node ws", "npm", NPM_INSTALL, ["node", "node_ws.js"], websocket_door, lambda: _npm("ws"))
-STOCK_WEBSOCKET = Peer(
-    "FastAPI on uvicorn",
-    sys.executable,
-    [],
-    [sys.executable, "stock_websocket.py"],
-    websocket_door,
-    lambda: f"uvicorn {version('uvicorn')}, websockets {version('websockets')}, fastapi {version('fastapi')}",
-)
-STOCK_SSE = Peer(
-    "sse-starlette",
-    sys.executable,
-    [],
-    [sys.executable, "stock_sse.py"],
-    _stream_door,
-    lambda: f"sse-starlette {version('sse-starlette')}, uvicorn {version('uvicorn')}",
-)
+STOCK_SSE = _python_peer("sse-starlette", "stock_sse.py", _stream_door, ("sse-starlette", "uvicorn"))
 CENTRIFUGE = Peer(
-    "centrifuge (Go)",
-    "go",
-    ["go", "build", "-C", str(SOURCES / "centrifuge"), "-o", str(BUILT / "centrifuge"), "."],
-    [str(BUILT / "centrifuge")],
-    centrifuge_door,
-    _go_module,
+    name="centrifuge (Go)",
+    tool="go",
+    build=["go", "build", "-C", str(SOURCES / "centrifuge"), "-o", str(BUILT / "centrifuge"), "."],
+    product=BUILT / "centrifuge",
+    source=SOURCES / "centrifuge" / "main.go",
+    command=[str(BUILT / "centrifuge")],
+    door=centrifuge_door,
+    version=_go_module,
 )
-PEERS = (FLOOR, UWEBSOCKETS, NODE_WS, STOCK_WEBSOCKET, STOCK_SSE, CENTRIFUGE)
 
 
 async def make_peers(wanted: tuple[Peer, ...]) -> list[Peer]:
