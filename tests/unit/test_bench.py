@@ -1,0 +1,105 @@
+"""The benchmarks count right: what they say arrived did, once, however the bytes were cut up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bench.load import MARK, BenchFailed, Client, Crowd, Door, StampedClient, content, text_frame
+from bench.report import Check, Report
+from bench.scenarios.prices import PriceClient
+
+DOOR = Door(0, lambda _number: b"GET", b"\r\n\r\n")
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+
+async def welcomed(kind: type[Client] = Client) -> tuple[Crowd, Any, Wire]:
+    """Return a crowd of one, who is in."""
+    crowd, wire = Crowd("test", DOOR, kind), Wire()
+    crowd.clients = crowd.prepare([0])
+    client = crowd.clients[0]
+    client.connection_made(wire)  # type: ignore[arg-type]
+    client.data_received(b"HTTP/1.1 101\r\n\r\n")
+    await client.welcomed
+    return crowd, client, wire
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 1000])
+async def test_each_mark_counts_once_however_it_is_cut(step: int) -> None:
+    crowd, client, _ = await welcomed()
+    data = b"".join(b"\x81\x7e\x00\xd2" + content(210).encode() for _ in range(5))
+    for start in range(0, len(data), step):
+        client.data_received(data[start : start + step])
+    assert crowd.arrived == client.count == 5
+    crowd.check_each_got(5)
+
+
+@pytest.mark.parametrize("step", [1, 5, 1000])
+async def test_each_stamp_is_a_delay(step: int) -> None:
+    crowd, client, _ = await welcomed(StampedClient)
+    data = (content(60, 1.5) + content(60, 2.5)).encode()
+    for start in range(0, len(data), step):
+        client.data_received(data[start : start + step])
+    assert crowd.arrived == 2
+    assert crowd.delays_s[0] - crowd.delays_s[1] == pytest.approx(1.0, abs=0.5)
+
+
+@pytest.mark.parametrize("step", [1, 5, 1000])
+async def test_a_price_is_read_whole(step: int) -> None:
+    _, client, _ = await welcomed(PriceClient)
+    data = b'{"symbol":"S1","price":1000.25,"x":1}{"symbol":"S1","price":1001.25,"x":1}{"symbol":"S2","price":9.5}'
+    for start in range(0, len(data), step):
+        client.data_received(data[start : start + step])
+    assert client.last == {b"S1": b"1001.25", b"S2": b"9.5"}
+    assert client.updates == {b"S1": 2, b"S2": 1}
+
+
+async def test_pings_are_answered_wherever_they_stand() -> None:
+    _, client, wire = await welcomed()
+    wire.written = b""
+    client.data_received(text_frame(MARK) + b"\x89\x00")
+    client.data_received(b"\x89\x02hi" + text_frame(MARK))
+    assert wire.written == b"\x8a\x80" + bytes(4) + b"\x8a\x82" + bytes(4) + b"hi"
+
+
+async def test_a_doubled_delivery_does_not_make_up_for_a_lost_one() -> None:
+    crowd, client, _ = await welcomed()
+    crowd.clients += crowd.prepare([1])
+    client.data_received(MARK * 2)
+    await crowd.reach(2)
+    with pytest.raises(BenchFailed, match="2 clients got other than 1"):
+        crowd.check_each_got(1)
+
+
+async def test_a_client_that_was_cut_off_makes_a_run_void() -> None:
+    crowd, client, _ = await welcomed()
+    client.connection_lost(None)
+    with pytest.raises(BenchFailed, match="1 were cut off"):
+        crowd.check_each_got(0)
+
+
+async def test_a_server_that_hangs_up_is_a_failure_not_a_wait() -> None:
+    async with asyncio.timeout(5):
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(BenchFailed, match="hung up"):
+                await Crowd("test", Door(port, DOOR.request, DOOR.welcome)).connect([0])
+
+
+def test_a_broken_bound_or_a_void_scenario_makes_the_run_bad() -> None:
+    assert Report("bench").good
+    assert Report("bench", checks=[Check("ratio", 1.0, 1.0)]).good
+    assert not Report("bench", checks=[Check("ratio", 1.01, 1.0)]).good
+    assert not Report("bench", void=["broadcast: 9 of 10 deliveries"]).good
