@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 
 from shared.edge.event import Event, Overflow
 from shared.edge.overflow import Backlog, OverflowLimits
@@ -28,7 +29,7 @@ class Congestion:
         return len(self.tail) + self.backlog.pending_bytes
 
 
-class PooledWriter:
+class PooledWriter(ABC):
     """The writing half of a pooled connection; its subclasses know how an event looks on their wire.
 
     The socket's own buffer is the queue. Only a full one gets a Congestion, and interest in writability.
@@ -42,17 +43,17 @@ class PooledWriter:
         self.closing = False
         self.reading = True
 
+    @abstractmethod
     def encode(self, event: Event) -> bytes:
         """Return the event's bytes on this wire."""
-        raise NotImplementedError
 
+    @abstractmethod
     def too_slow(self) -> None:
         """The backlog is over its bound: close, so that the client resumes with its cursor."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """All that waited has been written and the connection is closing."""
-        raise NotImplementedError
 
     def deliver(self, event: Event) -> None:
         """Write an event, keep it or drop it by its class of back-pressure; never block, never raise."""
@@ -101,13 +102,13 @@ class PooledWriter:
             if self.closing:
                 self.finish()
 
+    @abstractmethod
     def readable(self, data: bytes) -> None:
         """Take what came."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sweep(self, now_s: float) -> None:
         """Once each heartbeat."""
-        raise NotImplementedError
 
     def gone(self) -> None:
         """The descriptor is closed: let go whoever waits to write."""
