@@ -47,7 +47,7 @@ fmt: $(STATE)/dev ## Format and mend what can be mended
 smoke: $(STATE)/dev ## Compose up, two edges, one of them killed, compose down (needs a Docker engine)
 	$(BIN)/python -m pytest -q -p no:cacheprovider --timeout 900 tests/compose
 
-bench: $(STATE)/dev ## Measure beside peers, ten minutes: tables, and JSON and charts in bench/results (cc, npm, go for the peers)
+bench: $(STATE)/dev ## Measure beside peers, fifteen minutes: tables, and JSON and charts in bench/results (cc, npm, go for the peers)
 	$(BIN)/python -m bench
 
 bench-quick: $(STATE)/dev ## The same, small: fails when a delivery is missing or a ratio has got worse
