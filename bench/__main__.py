@@ -15,10 +15,10 @@ import uvloop
 from bench.load import BenchFailed
 from bench.machine import raise_descriptor_limit
 from bench.report import Report
-from bench.scenarios import broadcast, idle, latency, prices, rooms
+from bench.scenarios import broadcast, idle, latency, prices, reconnect, rooms
 
 RESULTS = Path(__file__).parent / "results"
-SCENARIOS = {module.NAME: module.run for module in (idle, broadcast, rooms, latency, prices)}
+SCENARIOS = {module.NAME: module.run for module in (idle, broadcast, rooms, latency, prices, reconnect)}
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,20 +22,28 @@ WELCOME = b'"connected"'
 SETTINGS = {"FANFARE_LIMITS": "off", "LOG_LEVEL": "warning"}
 
 
+def from_now(_number: int) -> str:
+    """Return the cursor of a client that was never here."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Fanfare:
     """A NATS server, an issuer of tokens, and edges as they are asked for."""
 
     nats: NatsServer
     edges: Edges
+    tokens: dict[int, str] = field(default_factory=dict)
 
-    async def chat(self, room_of: Callable[[int], str] = lambda _number: ROOM) -> Server:
+    async def chat(
+        self, room_of: Callable[[int], str] = lambda _number: ROOM, cursor_of: Callable[[int], str] = from_now
+    ) -> Server:
         """Start an edge of the chat; client `n` follows room `room_of(n)`, and what is published goes to ROOM."""
         edge = await self.edges.process("chat", **SETTINGS)
         headers = edge.headers("publisher")
 
         def enter(number: int) -> bytes:
-            return upgrade(f"/ws/chat?room={room_of(number)}", _bearer(edge, number))
+            return upgrade(f"/ws/chat?room={room_of(number)}&cursor={cursor_of(number)}", self._bearer(edge, number))
 
         async def publish(text: str) -> None:
             answer = await edge.http.post("/api/chat/messages", json={"room": ROOM, "content": text}, headers=headers)
@@ -43,13 +51,14 @@ class Fanfare:
 
         return self._server(WEBSOCKET, edge, enter, publish)
 
-    async def notifications(self, query: str = f"topics={TOPIC}") -> Server:
+    async def notifications(self, query: str = f"topics={TOPIC}", cursor_of: Callable[[int], str] = from_now) -> Server:
         """Start an edge of the notifications; clients stream with `query`, and what is published goes to TOPIC."""
         edge = await self.edges.process("notifications", **SETTINGS)
         headers = edge.headers("publisher", scope=f"{Scope.NOTIFY_WRITE}")
 
         def enter(number: int) -> bytes:
-            return get(f"/api/stream?{query}", _bearer(edge, number))
+            cursor = cursor_of(number)
+            return get(f"/api/stream?{query}{'&last_event_id=' if cursor else ''}{cursor}", self._bearer(edge, number))
 
         async def publish(text: str) -> None:
             notice = {"to": {"topic": TOPIC}, "title": "bench", "body": text}
@@ -61,17 +70,17 @@ class Fanfare:
         door = Door(int(edge.url.rpartition(":")[2]), enter, WELCOME)
         return Server(name, _version(), edge.process.pid, door, publish, beside={"nats-server": self.nats.pid})
 
+    def _bearer(self, edge: EdgeProcess, number: int) -> str:
+        """Return the header of a user of its own for each client; one that comes back has the token that it had."""
+        token = self.tokens.get(number) or self.tokens.setdefault(number, edge.mint.token(f"user-{number:06d}"))
+        return f"Authorization: Bearer {token}"
+
 
 @asynccontextmanager
 async def fanfare(directory: Path) -> AsyncIterator[Fanfare]:
     """Run what edges need, until the block ends."""
     async with NatsServer(directory / "nats") as nats, open_edges(nats.url, directory) as edges:
         yield Fanfare(nats, edges)
-
-
-def _bearer(edge: EdgeProcess, number: int) -> str:
-    """Return the header of a user of its own for each client."""
-    return f"Authorization: Bearer {edge.mint.token(f'user-{number:06d}')}"
 
 
 def _version() -> str:

@@ -57,7 +57,7 @@ class Crowd:
     """
 
     def __init__(self, name: str, door: Door, kind: type[Client] | None = None) -> None:
-        self._name, self._door, self._kind = name, door, kind or Client
+        self.name, self._door, self._kind = name, door, kind or Client
         self.clients: list[Client] = []
         self.arrived = self.bytes_in = self.lost = 0
         self.last_at_s = 0.0
@@ -73,18 +73,18 @@ class Crowd:
         """Return clients ready to connect, their tokens signed: that is no part of what a connect costs."""
         return [self._kind(self, self._door.request(number), self._door) for number in numbers]
 
-    async def enter(self, fresh: Sequence[Client]) -> None:
-        """Connect clients, CONCURRENT_CONNECTS at a time, and wait until all are welcomed.
+    async def enter(self, fresh: Sequence[Client], *, at_once: int = CONCURRENT_CONNECTS) -> None:
+        """Connect clients, `at_once` at a time, and wait until all are welcomed.
 
         Raises:
             BenchFailed: one of them was refused.
         """
-        turnstile = asyncio.Semaphore(CONCURRENT_CONNECTS)
+        turnstile = asyncio.Semaphore(at_once)
         try:
             async with asyncio.timeout(TIMEOUT_S + len(fresh) / SLOWEST_CONNECTS_PER_S):
                 await asyncio.gather(*(self._enter(client, turnstile) for client in fresh))
         except TimeoutError:
-            raise BenchFailed(f"{self._name}: not all of {len(fresh)} clients got in") from None
+            raise BenchFailed(f"{self.name}: not all of {len(fresh)} clients got in") from None
         self.clients += fresh
 
     async def reach(self, arrived: int) -> None:
@@ -102,7 +102,7 @@ class Crowd:
         except TimeoutError:
             least = min(client.count for client in self.clients)
             raise BenchFailed(
-                f"{self._name}: {self.arrived} of {arrived} deliveries arrived in {TIMEOUT_S:g} s;"
+                f"{self.name}: {self.arrived} of {arrived} deliveries arrived in {TIMEOUT_S:g} s;"
                 f" the fewest that a client got is {least}; {self.lost} were cut off"
             ) from None
 
@@ -123,7 +123,7 @@ class Crowd:
         wrong = [client.count for client in self.clients if client.count != count]
         if wrong or self.lost:
             reason = f"{len(wrong)} clients got other than {count} messages; {self.lost} were cut off"
-            raise BenchFailed(f"{self._name}: {reason}")
+            raise BenchFailed(f"{self.name}: {reason}")
 
     def close(self) -> None:
         """Leave at once."""
@@ -135,7 +135,7 @@ class Crowd:
             try:
                 await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", self._door.port)
             except OSError as error:
-                raise BenchFailed(f"{self._name}: a client could not connect: {error}") from error
+                raise BenchFailed(f"{self.name}: a client could not connect: {error}") from error
             await client.welcomed
 
 
@@ -163,11 +163,8 @@ class Client(asyncio.Protocol):
         if self._welcome:
             self._enter(seen)
             return
-        crowd = self.crowd
-        crowd.bytes_in += len(data)
-        if count := self.read(seen):
-            self.count += count
-            crowd.arrive(count)
+        self.crowd.bytes_in += len(data)
+        self._take(seen)
         if b"\x89" in data:
             self._answer_pings(data)
 
@@ -193,14 +190,21 @@ class Client(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _take(self, seen: bytes) -> None:
+        if count := self.read(seen):
+            self.count += count
+            self.crowd.arrive(count)
+
     def _enter(self, seen: bytes) -> None:
         if self._hello and b"\r\n\r\n" in seen:
             self.send(self._hello)
             self._hello = b""
         if self._welcome in seen:
             self._answer_pings(seen)  # a server may ping before it welcomes
+            after = seen.partition(self._welcome)[2]
             self.rest = self._welcome = b""
             self.welcomed.set_result(None)
+            self._take(after)
         else:
             self.rest = seen
 

@@ -9,6 +9,7 @@ import pytest
 
 from bench.load import MARK, BenchFailed, Client, Crowd, Door, StampedClient, content, text_frame
 from bench.report import Check, Report
+from bench.resuming import ResumingClient, check_nothing_astray
 from bench.scenarios.prices import PriceClient
 
 DOOR = Door(0, lambda _number: b"GET", b"\r\n\r\n")
@@ -63,6 +64,43 @@ async def test_a_price_is_read_whole(step: int) -> None:
         client.data_received(data[start : start + step])
     assert client.last == {b"S1": b"1001.25", b"S2": b"9.5"}
     assert client.updates == {b"S1": 2, b"S2": 1}
+
+
+WEBSOCKET_MESSAGE = '{"type":"chat_message","data":{"id":"m","content":"%s","seq":1,"cursor":"e:%d"}}'
+SSE_MESSAGE = 'id: e:%d\r\ndata: {"type":"notification","title":"t","body":"%s"}\r\n\r\n'
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+async def test_a_client_that_comes_back_has_the_cursor_of_its_last_whole_message(transport: str, step: int) -> None:
+    crowd, client, _ = await welcomed(ResumingClient)
+    texts = [content(40, number) for number in (1, 2, 3)]
+    if transport == "websocket":
+        data = "\x81~".join(WEBSOCKET_MESSAGE % (text, number) for number, text in enumerate(texts)).encode()
+    else:
+        data = "".join(SSE_MESSAGE % (number, text) for number, text in enumerate(texts)).encode()
+    for start in range(0, len(data) - 10, step):
+        client.data_received(data[start : min(start + step, len(data) - 10)])
+    assert (client.count, client.cursor) == (2, "e:1")
+    client.data_received(data[-10:])
+    assert (client.count, client.cursor) == (3, "e:2")
+    check_nothing_astray(crowd, 3)
+
+
+@pytest.mark.parametrize("order", [(1, 1), (2, 1)], ids=["twice", "out of order"])
+async def test_a_message_that_is_not_new_makes_a_run_void(order: tuple[int, ...]) -> None:
+    crowd, client, _ = await welcomed(ResumingClient)
+    for number in order:
+        client.data_received((WEBSOCKET_MESSAGE % (content(40, number), number)).encode())
+    with pytest.raises(BenchFailed, match="twice or out of order"):
+        check_nothing_astray(crowd, 2)
+
+
+async def test_what_comes_with_the_welcome_counts() -> None:
+    crowd = Crowd("test", DOOR)
+    crowd.clients = crowd.prepare([0])
+    crowd.clients[0].data_received(b"HTTP/1.1 101\r\n\r\n" + MARK)
+    crowd.check_each_got(1)
 
 
 async def test_pings_are_answered_wherever_they_stand() -> None:

@@ -1,0 +1,144 @@
+"""Clients that come back: each keeps its cursor, and sees whether what it gets is new and in order."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import cast
+
+from bench.load import MARK, TIMEOUT_S, BenchFailed, Client, Crowd, Door, content
+from bench.servers import Publish
+
+MESSAGE = re.compile(rb"(?:id: (?P<id>\S+)\r\n[^{]*)?\{[^{}]*" + MARK + rb":(?P<stamp>\d+);[^{}]*\}")
+CURSOR = re.compile(rb'"cursor":"([^"]+)"')
+LONGEST_MESSAGE_BYTES = 16 * 1024
+POLL_S = 0.01
+
+
+class ResumingClient(Client):
+    """One that keeps the cursor of the last message, over WebSocket or SSE.
+
+    Attributes:
+        last_stamp: of the newest message; stamps grow, so one that does not was a repetition or out of order.
+        astray: how many such there were.
+    """
+
+    __slots__ = ("astray", "cursor", "last_stamp")
+
+    def __init__(self, crowd: Crowd, request: bytes, door: Door) -> None:
+        super().__init__(crowd, request, door)
+        self.cursor = ""
+        self.last_stamp = self.astray = 0
+
+    def read(self, seen: bytes) -> int:
+        """Take the messages that are whole, and keep the rest."""
+        count, end = 0, 0
+        for message in MESSAGE.finditer(seen):
+            stamp = int(message["stamp"])
+            self.astray += stamp <= self.last_stamp
+            self.last_stamp = stamp
+            cursor = message["id"] or next(iter(CURSOR.findall(message[0])), b"")
+            self.cursor = cursor.decode()
+            count, end = count + 1, message.end()
+        self.rest = seen[end:][-LONGEST_MESSAGE_BYTES:]
+        return count
+
+    def go_on_from(self, before: ResumingClient) -> None:
+        """Be the same client as `before`, which was cut off."""
+        self.cursor, self.last_stamp = before.cursor, before.last_stamp
+        self.count, self.astray = before.count, before.astray
+
+
+def resuming(crowd: Crowd) -> Sequence[ResumingClient]:
+    """Return the clients of a crowd that was made of this kind."""
+    return cast("Sequence[ResumingClient]", crowd.clients)
+
+
+async def come_back(crowd: Crowd, door: Door, cursors: list[str], *, at_once: int) -> Crowd:
+    """Wait until a crowd is cut off, and return one that goes on in its place, through `door`.
+
+    Args:
+        cursors: from which the requests of `door` take each client's cursor; filled in here.
+    """
+    await until_cut(crowd)
+    cursors[:] = [client.cursor for client in resuming(crowd)]
+    again = Crowd(f"{crowd.name}, resumed", door, ResumingClient)
+    fresh = again.prepare(range(len(crowd.clients)))
+    for client, before in zip(cast("Sequence[ResumingClient]", fresh), resuming(crowd), strict=True):
+        client.go_on_from(before)
+    await again.enter(fresh, at_once=at_once)
+    return again
+
+
+async def until_cut(crowd: Crowd) -> None:
+    """Return once every connection has ended."""
+    await _until(lambda: crowd.lost == len(crowd.clients), f"{crowd.name}: not all were cut off")
+
+
+async def until_each_has(crowd: Crowd, count: int) -> None:
+    """Return once every client has at least `count` messages, those before its return included."""
+    await _until(
+        lambda: all(client.count >= count for client in crowd.clients), f"{crowd.name}: not all have {count} messages"
+    )
+
+
+def check_nothing_astray(crowd: Crowd, count: int) -> None:
+    """Pass if every client has exactly `count` messages, in order; raises BenchFailed otherwise."""
+    crowd.check_each_got(count)
+    astray = sum(client.astray for client in resuming(crowd))
+    if astray:
+        raise BenchFailed(f"{crowd.name}: {astray} messages came twice or out of order")
+
+
+class Speaker:
+    """Publishes a message every 1/`rate_hz` seconds, stamped with the time on the schedule.
+
+    Attributes:
+        sent: how many the server has taken.
+    """
+
+    def __init__(self, publish: Publish, *, rate_hz: float, text_bytes: int) -> None:
+        self._publish, self._rate_hz, self._text_bytes = publish, rate_hz, text_bytes
+        self._stopping = False
+        self.sent = 0
+
+    async def say(self, stamp_s: float | None = None) -> None:
+        """Publish one message now."""
+        await self._publish(content(self._text_bytes, time.perf_counter() if stamp_s is None else stamp_s))
+        self.sent += 1
+
+    async def say_for(self, seconds: float, after_each: Callable[[], None] = lambda: None) -> None:
+        """Publish at the rate for a while, late if it must be but stamped as if it were not."""
+        began_s = time.perf_counter()
+        for number in range(int(seconds * self._rate_hz)):
+            if self._stopping:
+                return
+            at_s = began_s + number / self._rate_hz
+            await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
+            await self.say(at_s)
+            after_each()
+
+    @asynccontextmanager
+    async def speaking(self) -> AsyncIterator[None]:
+        """Publish at the rate until the block ends."""
+        self._stopping = False
+        task = asyncio.ensure_future(self.say_for(TIMEOUT_S * 10))
+        try:
+            yield
+            self._stopping = True
+            await task
+        finally:
+            task.cancel()
+
+
+async def _until(holds: Callable[[], bool], otherwise: str) -> None:
+    """Return once `holds()`; raises BenchFailed with `otherwise` after TIMEOUT_S."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            while not holds():  # noqa: ASYNC110  # thousands of clients are looked at: an event for each costs more
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise BenchFailed(f"{otherwise} within {TIMEOUT_S:g} s") from None
