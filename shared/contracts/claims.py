@@ -36,7 +36,7 @@ class Claims(BaseModel):
     Attributes:
         sub: the user's (or client's) id.
         sid: the session: the family of refresh tokens it came from. Revocation names it.
-        exp, iat: seconds since the epoch, as RFC 7519 has it.
+        exp, iat, nbf: seconds since the epoch, as RFC 7519 has it.
         name: what other users see.
         session_exp: in a ticket, when the connection it opens must have renewed itself.
     """
@@ -50,6 +50,7 @@ class Claims(BaseModel):
     jti: Id
     iat: int
     exp: int
+    nbf: int | None = None
     typ: Literal["access", "ticket"]
     scope: str = ""
     name: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -13,13 +14,15 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.auth.keys import StaticKeys
 from shared.auth.tokens import LEEWAY_S, MAX_CACHED, TokenVerifier
 from shared.errors import TokenExpired, Unauthorized
 
 PRIVATE = Ed25519PrivateKey.generate()
-NOW = int(time.time())  # noqa: TID251  # PyJWT reads the wall clock for nbf
+NOW = int(time.time())  # noqa: TID251  # PyJWT, our second opinion, reads the wall clock
 
 
 class CountingKeys(StaticKeys):
@@ -85,10 +88,32 @@ def handmade(header: dict[str, Any], payload: bytes, secret: bytes = b"") -> str
     return b".".join([*parts, mac if secret else b""]).decode()
 
 
+def signed_by_hand(header: Any = None, payload: bytes | None = None) -> str:
+    """Return a token with a good signature of whatever stands in it."""
+    parts = [json.dumps(header or GOOD_HEADER).encode(), payload or GOOD]
+    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    return (text + b"." + base64.urlsafe_b64encode(PRIVATE.sign(text)).rstrip(b"=")).decode()
+
+
+def respelled(token: str) -> str:
+    """Return a token whose last character has one of the bits set that base64url does not use (64 bytes leave four)."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return token[:-1] + alphabet[alphabet.index(token[-1]) + 1]
+
+
 PUBLIC_PEM = PRIVATE.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 )
 GOOD = json.dumps(claims()).encode()
+GOOD_HEADER = {"alg": "EdDSA", "typ": "at+jwt", "kid": "k1"}
+HEADER_VALUES = st.sampled_from(["EdDSA", "none", "ES256", "at+jwt", "JWT", "k1", "k2", ["b64"], [], True, False, None])
+CLAIM_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.floats(),
+    st.integers(NOW - 10, NOW + 10),
+    st.sampled_from(["fanfare", ["fanfare"], "u2", "access", "ticket", "", "*", str(NOW), f"{NOW}.0", {}, 10**30]),
+)
 FORGED = {
     "empty": "",
     "no token": "hello",
@@ -111,6 +136,17 @@ FORGED = {
     "key of the token's own": signed(key=Ed25519PrivateKey.generate(), jku="https://evil.example/jwks.json"),
     "x5u": signed(key=Ed25519PrivateKey.generate(), x5u="https://evil.example/cert.pem"),
     "unknown crit": signed(crit=["exp2"], exp2=1),
+    "a payload outside of the token": signed(b64=False),
+    "four parts": signed() + ".e30",
+    "padded": signed() + "==",
+    "spaces inside": signed().replace(".", " . "),
+    "a kid of another type": signed_by_hand({"alg": "EdDSA", "typ": "at+jwt", "kid": ["k1"]}),
+    "a header that is a list": signed_by_hand(["EdDSA", "at+jwt", "k1"]),
+    "a payload that is a list": signed_by_hand(payload=b"[]"),
+    "a payload that is no JSON": signed_by_hand(payload=b"{"),
+    "a payload that is not UTF-8": signed_by_hand(payload=GOOD.replace(b"Ann", b"\xff")),
+    "a deep payload": signed_by_hand(payload=b"[" * 2500),
+    "another spelling of the signature": respelled(signed()),
     "typ JWT": signed(typ="JWT"),
     "a ticket": signed(claims(typ="ticket"), typ="ticket+jwt"),
     "a ticket with an access header": signed(claims(typ="ticket")),
@@ -150,9 +186,37 @@ async def test_what_only_looks_like_a_token_is_refused(verifier: TokenVerifier, 
     assert refusal.value.code == "unauthorized"
 
 
+@given(
+    header=st.dictionaries(st.sampled_from(["alg", "typ", "kid", "crit", "b64", "jku"]), HEADER_VALUES, max_size=4),
+    changes=st.dictionaries(st.sampled_from([*claims(), "nbf", "session_exp"]), CLAIM_VALUES, max_size=4),
+)
+def test_what_holds_here_holds_for_pyjwt_too(header: dict[str, Any], changes: dict[str, Any]) -> None:
+    token = signed_by_hand(GOOD_HEADER | header, json.dumps(claims() | changes).encode())
+    try:
+        holder = asyncio.run(
+            TokenVerifier(StaticKeys({"k1": PRIVATE.public_key()}), "fanfare", "fanfare").verify(token)
+        )
+    except Unauthorized:
+        return
+    second_opinion = jwt.decode(
+        token,
+        PRIVATE.public_key(),
+        algorithms=["EdDSA"],
+        audience="fanfare",
+        issuer="fanfare",
+        leeway=LEEWAY_S,
+        options={"require": ["exp", "iat", "sub", "aud", "iss", "jti"]},
+    )
+
+    assert jwt.get_unverified_header(token)["typ"] == "at+jwt"
+    assert holder.user_id == second_opinion["sub"]
+    assert holder.session == second_opinion["sid"]
+    assert holder.issued_at_s == int(second_opinion["iat"])
+
+
 async def test_every_change_of_one_character_is_refused(verifier: TokenVerifier) -> None:
     token = signed()
-    for at in range(0, len(token) - 1, 7):  # the last character has bits that base64url does not use
+    for at in range(0, len(token), 7):
         changed = token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
         with pytest.raises(Unauthorized):
             await verifier.verify(changed)
