@@ -1,6 +1,7 @@
 """The broker's port over NATS and JetStream. `shared.broker.port` has the promise; this is where it is kept.
 
 jetstream_client   nats-py's client, thinned
+jetstream_parser   what comes from the socket, in bursts
 jetstream_inbox    answers to requests
 jetstream_link     one connection: send, watch, ask, come back
 jetstream_wire     headers

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 
 from nats import errors as nats_errors
 
-from shared.broker.jetstream_client import Receiver, ThinClient
+from shared.broker.jetstream_client import ThinClient
 from shared.broker.jetstream_inbox import Inbox, IsLast, NoAnswer, NotSent, Reply
+from shared.broker.jetstream_parser import Receiver
 from shared.broker.metrics import BrokerEvent, BrokerMetrics
 from shared.contracts.ids import require_id
 from shared.errors import BadInput, TooLarge, Unavailable
