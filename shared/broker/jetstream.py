@@ -19,7 +19,7 @@ from shared.broker.jetstream_keys import JetStreamKeys
 from shared.broker.jetstream_link import ANSWER_TIMEOUT_S, Link
 from shared.broker.jetstream_log import JetStreamLog
 from shared.broker.metrics import BrokerEvent, BrokerMetrics
-from shared.broker.port import NO_HEADERS, Appended, Entry, Handler, Message, Page, Responder, StreamState
+from shared.broker.port import NO_HEADERS, Appended, DataHandler, Entry, Handler, Message, Page, Responder, StreamState
 from shared.broker.serving import Desk
 from shared.contracts import subjects
 from shared.errors import FanfareError, Gone, Unavailable
@@ -86,6 +86,14 @@ class JetStreamBroker:
 
         def receive(subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
             handler(build(subject, data, raw))
+
+        return JetStreamSubscription(self._link, await self._link.watch(pattern, receive))
+
+    async def subscribe_data(self, pattern: str, handler: DataHandler) -> JetStreamSubscription:
+        """Call `handler` with subject and data, in the link's read loop; no Message is made."""
+
+        def receive(subject: bytes, _reply: bytes, data: bytes, _raw: bytes | None) -> None:
+            handler(subject, data)
 
         return JetStreamSubscription(self._link, await self._link.watch(pattern, receive))
 

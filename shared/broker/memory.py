@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from shared.broker.memory_server import MSG_ID, Interest, MemoryServer, Stream
 from shared.broker.metrics import BrokerEvent, BrokerMetrics
-from shared.broker.port import NO_HEADERS, Appended, Entry, Handler, Message, Page, Responder, StreamState
+from shared.broker.port import NO_HEADERS, Appended, DataHandler, Entry, Handler, Message, Page, Responder, StreamState
 from shared.broker.serving import Desk
 from shared.contracts import subjects
 from shared.contracts.ids import new_id
@@ -68,6 +68,10 @@ class MemoryBroker:
                 self._log.exception("handler_failed", subject=message.subject)
 
         return self._subscription(pattern, deliver)
+
+    async def subscribe_data(self, pattern: str, handler: DataHandler) -> MemorySubscription:
+        """Call `handler` with subject and data."""
+        return await self.subscribe(pattern, lambda message: handler(message.subject.encode(), message.data))
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float = 2.0) -> bytes:
         """Ask whoever serves `subject`."""

@@ -120,6 +120,24 @@ async def test_a_message_that_was_never_stored_has_no_sequence_whatever_its_head
     assert (message.seq, message.last_seq, message.time_ms, message.gone) == (0, 0, 0, False)
 
 
+async def test_one_who_wants_data_alone_gets_it_with_its_subject_and_a_failure_stops_nobody(broker: Broker) -> None:
+    heard: list[tuple[bytes, bytes]] = []
+    ear, symbol = Ear(), new_id()
+
+    def note(subject: bytes, data: bytes) -> None:
+        heard.append((subject, data))
+        if data == b"fail":
+            raise ValueError("a bug in a handler")
+
+    await broker.subscribe_data(subjects.price(symbol), note)
+    await broker.subscribe(subjects.price(symbol), ear)
+    for data in (b"1", b"fail", b"3\r\nPING\r\n"):
+        await broker.publish(subjects.price(symbol), data, {"Some": "header"})
+
+    await ear.hears(3)
+    assert heard == [(subjects.price(symbol).encode(), data) for data in ear.data]
+
+
 async def test_a_closed_subscription_is_not_called_any_more(broker: Broker) -> None:
     closed, open_, subject = Ear(), Ear(), subjects.typing(new_id())
     subscription = await broker.subscribe(subject, closed)
