@@ -13,6 +13,7 @@ from services.suite import create_suite
 from shared.broker.provision import provision
 from shared.errors import FanfareError, Unauthorized
 from shared.runtime.embedded import EmbeddedNats
+from shared.runtime.embedded_cluster import EmbeddedCluster
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.server import DrainingServer, listen, make_server, observe, run_loop
 from shared.runtime.settings import load_settings
@@ -38,7 +39,7 @@ async def main(settings: SuiteSettings) -> int:
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with AsyncExitStack() as stack:
         nats_url = settings.nats_url or await _start_nats(settings, stack)
-        await provision(nats_url)
+        await provision(nats_url, replicas=settings.nats_nodes)
         settings.fanfare_data.mkdir(parents=True, exist_ok=True)
         database_url = settings.database_url or f"sqlite+aiosqlite:///{settings.fanfare_data / 'auth.db'}"
         app = create_suite(settings, lifecycle, nats_url=nats_url, database_url=database_url, base_url=base_url)
@@ -51,8 +52,11 @@ async def main(settings: SuiteSettings) -> int:
 
 
 async def _start_nats(settings: SuiteSettings, stack: AsyncExitStack) -> str:
-    data: Path = settings.fanfare_data / "nats"
-    return (await stack.enter_async_context(EmbeddedNats(data, settings.nats_port))).url
+    data: Path = settings.fanfare_data
+    if settings.nats_nodes == 1:
+        return (await stack.enter_async_context(EmbeddedNats(data / "nats", settings.nats_port))).url
+    cluster = EmbeddedCluster(data / "nats-cluster", settings.nats_nodes, EmbeddedNats, first_port=settings.nats_port)
+    return (await stack.enter_async_context(cluster)).url
 
 
 async def _welcome(

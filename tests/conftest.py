@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from shared.broker.jetstream import JetStreamBroker
 from tests.support.edges import Edges, open_edges
+from tests.support.nats_cluster import NatsCluster
 from tests.support.nats_server import NatsServer
 from tests.support.producer import Producer, connected
 
@@ -34,6 +35,13 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A server of this test's own, to stop, kill and restart."""
     async with NatsServer(tmp_path / "nats") as server:
         yield server
+
+
+@pytest.fixture
+async def nats_cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
+    """Three servers of this test's own, with every lasting stream on all three."""
+    async with NatsCluster(tmp_path / "nats") as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -12,6 +12,10 @@ from shared.broker.metrics import BrokerMetrics
 from shared.errors import FanfareError, NotFound
 
 Outcome = Literal["created", "updated", "unchanged"]
+ASK_TIMEOUT_S = 1.0
+"""A cluster that has no leader yet does not answer: ask again soon."""
+
+CHANGE_TIMEOUT_S = 10.0
 _STREAM = "$JS.API.STREAM"
 
 
@@ -35,7 +39,7 @@ class JetStreamAdmin:
             FanfareError: the server refuses it; the message names the stream.
         """
         try:
-            info = await self._call("INFO", config["name"], None)
+            info = await self._call("INFO", config["name"], None, timeout_s=ASK_TIMEOUT_S)
         except NotFound:
             await self._call("CREATE", config["name"], config)
             return "created"
@@ -48,9 +52,11 @@ class JetStreamAdmin:
         """Close the connection."""
         await self._link.close()
 
-    async def _call(self, call: str, stream: str, request: Mapping[str, Any] | None) -> dict[str, Any]:
+    async def _call(
+        self, call: str, stream: str, request: Mapping[str, Any] | None, *, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> dict[str, Any]:
         data = json.dumps(request).encode() if request is not None else b""
-        reply = await self._link.ask(f"{_STREAM}.{call}.{stream}", data, timeout_s=10)
+        reply = await self._link.ask(f"{_STREAM}.{call}.{stream}", data, timeout_s=timeout_s)
         answer: dict[str, Any] = json.loads(reply.data)
         if "error" in answer:
             error: FanfareError = refusal(answer["error"], f"stream {stream}")

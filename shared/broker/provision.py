@@ -42,7 +42,7 @@ async def provision(
     """Create or update every stream and bucket.
 
     Args:
-        replicas: copies of what must outlive a node.
+        replicas: copies of every stream (ADR 13).
         wait_s: how long to wait for a server that has JetStream ready.
         report: told each stream's name and what was done.
 
@@ -70,7 +70,6 @@ def configs(replicas: int = 1) -> list[dict[str, Any]]:
 def stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
     """Return the configuration of one stream."""
     config = _config(spec.name, spec.subjects, spec, replicas) | {
-        "num_replicas": replicas if spec.replicated else 1,
         "max_msgs_per_subject": spec.max_per_subject,
         "max_msg_size": spec.max_message_bytes,
         "duplicate_window": _ns(spec.dedupe_window_s),

@@ -25,7 +25,6 @@ class StreamSpec:
     max_bytes: int
     max_message_bytes: int = MAX_MESSAGE_BYTES
     in_memory: bool = False
-    replicated: bool = True
     republish: bool = False
     dedupe_window_s: float = 300
     counter: bool = False
@@ -70,7 +69,6 @@ STREAMS: tuple[StreamSpec, ...] = (
         max_per_subject=1,
         max_bytes=16 << 20,
         in_memory=True,
-        replicated=False,
         dedupe_window_s=0.1,
     ),
     StreamSpec(
@@ -80,7 +78,6 @@ STREAMS: tuple[StreamSpec, ...] = (
         max_per_subject=1,
         max_bytes=4 << 20,
         in_memory=True,
-        replicated=False,
         dedupe_window_s=0.1,
     ),
     StreamSpec(
@@ -105,7 +102,6 @@ STREAMS: tuple[StreamSpec, ...] = (
         max_per_subject=1,
         max_bytes=64 << 20,
         in_memory=True,
-        replicated=False,
         counter=True,
     ),
 )

@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 CONFIG = """\
 # Written at every start by shared.runtime.embedded; changes are lost.
-server_name: embedded
+server_name: {name}
 listen: "{host}:{port}"
 max_payload: 64KB
 max_control_line: 4KB
@@ -46,15 +46,25 @@ jetstream {{
 class EmbeddedNats:
     """One nats-server with JetStream: `async with EmbeddedNats(data_dir) as server: server.url`."""
 
-    def __init__(self, data_dir: Path, port: int = 0, host: str = "127.0.0.1", *, extra_config: str = "") -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        name: str = "embedded",
+        extra_config: str = "",
+    ) -> None:
         """Prepare; nothing runs yet.
 
         Args:
             data_dir: where streams, configuration and log live; made if it is not there.
             port: 0 lets the system choose.
+            name: what the server calls itself, and its cluster calls it.
             extra_config: lines for the end of the configuration.
         """
         self._dir, self._host, self._port, self._extra = data_dir.resolve(), host, port, extra_config
+        self.name = name
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
         self.url = ""
@@ -125,6 +135,7 @@ class EmbeddedNats:
         config = self._dir / "nats.conf"
         config.write_text(
             CONFIG.format(
+                name=self.name,
                 host=self._host,
                 port=self._port or -1,  # nats-server's word for "any"
                 run_dir=self._dir,

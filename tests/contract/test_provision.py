@@ -84,8 +84,9 @@ async def test_what_is_stored_survives_a_stop_and_a_start(nats_server: NatsServe
     assert await link.last_seq(subjects.CHAT, room) == appended.seq
 
 
-def test_only_what_must_outlive_a_node_is_replicated() -> None:
-    replicas = {config["name"]: config["num_replicas"] for config in configs(3)}
+def test_in_a_cluster_every_stream_is_on_every_node_and_what_is_cheap_to_lose_is_in_memory() -> None:
+    made = {config["name"]: (config["num_replicas"], config["storage"]) for config in configs(3)}
 
-    assert replicas[subjects.CHAT] == replicas["KV_presence"] == 3
-    assert replicas[subjects.PRICES] == 1
+    assert {copies for copies, _ in made.values()} == {3}
+    assert made[subjects.CHAT] == made["KV_rooms"] == (3, "file")
+    assert made[subjects.PRICES] == made["KV_presence"] == (3, "memory")

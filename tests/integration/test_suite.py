@@ -19,7 +19,7 @@ import httpx
 from httpx_sse import aconnect_sse
 from websockets.asyncio.client import connect
 
-from tests.support.edges import ROOT, Edges
+from tests.support.edges import ROOT, Edges, until_ready
 from tests.support.producer import connected
 
 MAX_STOP_S = 10
@@ -66,6 +66,28 @@ async def running(tmp_path: Path, **environment: str) -> AsyncIterator[Running]:
         assert told is not None, said
         (ports,) = (tmp_path / "data" / "nats").glob("*.ports")
         yield Running(process, *(found[1], told[1]), found[2], found[3], told[2], int(ports.stem.rpartition("_")[2]))
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_the_suite_runs_on_a_cluster_of_its_own_and_lives_through_the_loss_of_any_node(tmp_path: Path) -> None:
+    process = await start(tmp_path, NATS_NODES="3")
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(45):
+            said = (await process.stdout.readuntil(WELCOME_END.encode())).decode()
+        url = re.search(r"up at (\S+)", said)
+        assert url is not None, said
+        nodes = sorted((tmp_path / "data" / "nats-cluster").glob("*/*.ports"))
+        assert len(nodes) == 3
+        os.kill(int(nodes[0].stem.rpartition("_")[2]), signal.SIGKILL)
+        async with httpx.AsyncClient(base_url=url[1]) as http:
+            await until_ready(http)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(MAX_STOP_S):
+            assert await process.wait() == 0
     finally:
         if process.returncode is None:
             process.kill()
