@@ -8,7 +8,7 @@ PAGE_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/v
 COMPOSE := docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help run notify page check fmt test unit up down logs smoke bench bench-quick lock clean
+.PHONY: help run notify page check fmt test unit up down logs smoke conformance bench bench-quick lock clean
 
 ##@ Use it
 run: $(STATE)/suite page ## Start everything in one process: NATS, the four services, the page (PORT, default 8080)
@@ -46,6 +46,10 @@ fmt: $(STATE)/dev ## Format and mend what can be mended
 
 smoke: $(STATE)/dev ## Compose up, two edges, one of them killed, compose down (needs a Docker engine)
 	$(BIN)/python -m pytest -q -p no:cacheprovider --timeout 900 tests/compose
+
+conformance: $(STATE)/dev ## The Autobahn suite against our WebSocket (AUTOBAHN=<its runner>, CASES=quick or full); our own cases without it
+	@if [ -n "$(AUTOBAHN)" ]; then $(BIN)/python -m tests.conformance "$(AUTOBAHN)" $(or $(CASES),quick); \
+	else $(BIN)/python -m pytest -q tests/conformance; fi
 
 bench: $(STATE)/dev ## Measure beside peers, fifteen minutes: tables, and JSON and charts in bench/results (cc, npm, go for the peers)
 	$(BIN)/python -m bench

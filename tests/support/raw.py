@@ -7,12 +7,19 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
-
-from tests.support.edges import Edge
+from typing import Protocol
 
 DEADLINE_S = 10.0
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
+
+
+class Address(Protocol):
+    """Whatever listens: an edge, an echo."""
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`."""
 
 
 class RawSocket:
@@ -23,7 +30,7 @@ class RawSocket:
         self.received = bytearray()
 
     @classmethod
-    async def connect(cls, edge: Edge, *, receive_buffer: int = 0) -> RawSocket:
+    async def connect(cls, edge: Address, *, receive_buffer: int = 0) -> RawSocket:
         """Connect, and say nothing yet."""
         host, _, port = edge.url.removeprefix("http://").partition(":")
         sock = socket.socket()
@@ -35,7 +42,7 @@ class RawSocket:
 
     @classmethod
     async def upgraded(
-        cls, edge: Edge, path: str = "/ws/chat", headers: Mapping[str, str] | None = None, *, receive_buffer: int = 0
+        cls, edge: Address, path: str = "/ws/chat", headers: Mapping[str, str] | None = None, *, receive_buffer: int = 0
     ) -> RawSocket:
         """Connect and make the handshake of a WebSocket."""
         raw = await cls.connect(edge, receive_buffer=receive_buffer)
@@ -67,6 +74,10 @@ class RawSocket:
             while await self._read():
                 pass
         return bytes(self.received)
+
+    async def message(self) -> tuple[int | None, bytes]:
+        """Return the opcode and the payload of the next frame; no opcode if the peer closes before."""
+        return await self._frame()
 
     async def close_code(self) -> int | None:
         """Return the code of the close frame that comes; None if the peer closes without one."""
