@@ -13,28 +13,24 @@ The algorithm is ADR 0003. In short, for one subject:
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping, Sequence
 
-from shared.broker.port import Broker, Message, Page, Subscription
+from shared.broker.port import Broker, Message, Subscription
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
 from shared.edge.fanout import FanOut
+from shared.edge.filler import Filler
 from shared.edge.listener import Listener
+from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
 from shared.edge.replay import Gap, Replayer
 from shared.edge.topic import Topic
 from shared.errors import BadInput, FanfareError
 from shared.tasks import TaskKeeper
-from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
-FILL_PAGE = 200
-FILL_BACKOFF_S = (0.02, 0.05, 0.1, 0.25, 0.5)
-RECONCILE_EVERY_S = 2.0
-RECONCILE_GRACE_S = 0.2
 RECONCILE_PAGE = 500
 LINGER_S = 30.0
 
@@ -94,17 +90,15 @@ class Hub:
         self._tasks = TaskKeeper()
         self._replayer = Replayer(broker, metrics)
         self._fan_out = FanOut()
-        self._wake = asyncio.Event()
-        self._log = get_logger()
+        self._filler = Filler(broker, metrics, self._tasks)
+        self._reconciler = Reconciler(self._reconcile, clock)
         self._delivered = metrics.counter("deliveries", "Events handed to a listener", ["type"])
-        self._fills = metrics.counter("topic_fills", "Gaps filled from a stream", ["reason"])
         self._topics_open = metrics.gauge("topics_open", "Subjects that this process is subscribed to")
-        self.reconciled_at_s = clock()
 
     async def start(self) -> None:
         """Begin to reconcile."""
-        self._broker.on_reconnect(self._wake.set)
-        self._tasks.spawn(self._reconcile_for_ever(), "hub-reconcile")
+        self._broker.on_reconnect(self._reconciler.wake)
+        self._tasks.spawn(self._reconciler.run(), "hub-reconcile")
 
     async def close(self) -> None:
         """End all interest."""
@@ -198,9 +192,9 @@ class Hub:
         """Take a live message of a topic."""
         self._emit(topic, topic.receive(message))
         if topic.needs_fill:
-            self._start_fill(topic, "gap")
+            self._fill(topic, "gap")
         if topic.suspect_epoch:
-            self._wake.set()
+            self._reconciler.wake()
 
     def _emit(self, topic: Topic, messages: list[Message]) -> None:
         for message in messages:
@@ -221,56 +215,12 @@ class Hub:
         event.subject, event.seq = topic.subject, message.seq
         return event
 
-    # -- fill ---------------------------------------------------------------------------------------------------------
-
-    def _start_fill(self, topic: Topic, reason: str) -> None:
-        topic.filling = True
-        self._fills.labels(reason).inc()
-        self._tasks.spawn(self._fill(topic), f"fill {topic.subject}")
-
-    async def _fill(self, topic: Topic) -> None:
-        """Read what is missing until nothing waits; a replica that is behind is asked again, and then its leader."""
-        try:
-            for attempt in range(1_000_000):
-                page = await self._try_read(topic)
-                if page is not None:
-                    self._emit(topic, topic.fill(page))
-                    if not page.more and not topic.gap_remains:
-                        return
-                    if page.messages:
-                        continue
-                await asyncio.sleep(FILL_BACKOFF_S[min(attempt, len(FILL_BACKOFF_S) - 1)] * random.uniform(0.8, 1.2))
-        finally:
-            topic.filling = False
-
-    async def _try_read(self, topic: Topic) -> Page | None:
-        try:
-            return await self._broker.read_after(topic.stream, topic.subject, topic.seq, limit=FILL_PAGE)
-        except FanfareError as error:
-            self._log.warning("fill_failed", subject=topic.subject, reason=str(error))
-            return None
+    def _fill(self, topic: Topic, reason: str) -> None:
+        self._filler.start(topic, lambda messages: self._emit(topic, messages), reason)
 
     # -- reconcile ----------------------------------------------------------------------------------------------------
 
-    async def _reconcile_for_ever(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(RECONCILE_EVERY_S * random.uniform(0.75, 1.25)):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            everything = self._wake.is_set()
-            self._wake.clear()
-            try:
-                await self._reconcile(everything=everything)
-                self.reconciled_at_s = self._clock()
-            except FanfareError as error:
-                self._log.warning("reconcile_failed", reason=str(error))
-                if everything:
-                    self._wake.set()
-                    await asyncio.sleep(FILL_BACKOFF_S[-1])
-
-    async def _reconcile(self, *, everything: bool) -> None:
+    async def _reconcile(self, everything: bool) -> None:
         await self._drop_idle()
         await self._check_epochs()
         topics = [interest.topic for interest in self._interests.values()]
@@ -288,12 +238,11 @@ class Hub:
             last = await self._broker.read_last(stream, list(topics))
             behind = [topics[message.subject] for message in last if message.seq > topics[message.subject].seq]
             if behind:
-                # What was stored this very moment is still on its way here: give it the time it takes.
                 seqs = {topic.subject: topic.seq for topic in behind}
                 await asyncio.sleep(RECONCILE_GRACE_S)
                 for topic in behind:
                     if topic.seq == seqs[topic.subject] and not topic.filling:
-                        self._start_fill(topic, "reconcile")
+                        self._fill(topic, "reconcile")
 
     async def _check_epochs(self) -> None:
         """Restart every topic of a stream that was made anew; its old numbers mean nothing now."""

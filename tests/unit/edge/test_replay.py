@@ -323,7 +323,7 @@ async def test_a_stream_made_anew_during_a_replay_starts_over(edge: Fixture) -> 
     resuming = asyncio.ensure_future(edge.resume(slow, seqs[0]))
     await slow.waiting.wait()
     edge.server.recreate(subjects.CHAT)
-    await edge.hub._reconcile(everything=True)
+    await edge.hub._reconcile(True)
     slow.open.set()
     gap = await resuming
 
@@ -341,7 +341,7 @@ async def test_a_lost_repeat_that_nothing_follows_is_found_by_comparing_with_the
     edge.broker.holding = True
     seqs = await edge.store(3)
 
-    await edge.hub._reconcile(everything=True)
+    await edge.hub._reconcile(True)
     await settled()
 
     assert client.seqs == seqs
@@ -352,7 +352,7 @@ async def test_a_stream_made_anew_restarts_its_topics_and_tells(edge: Fixture) -
     client = Client()
     await edge.resume(client, 0)
     edge.server.recreate(subjects.CHAT)
-    await edge.hub._reconcile(everything=True)
+    await edge.hub._reconcile(True)
     seqs = await edge.store(2)
     await settled()
 

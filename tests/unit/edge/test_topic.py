@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.broker.port import Message, Page
 from shared.contracts.cursor import Position
-from shared.edge import topic as topic_module
+from shared.edge import chain as chain_module
 from shared.edge.event import Event
 from shared.edge.topic import MAX_RING_EVENTS, Topic
 
@@ -99,7 +99,7 @@ def test_every_stored_message_is_emitted_once_and_in_order(
     seqs = [sum(gaps[: count + 1]) for count in range(len(gaps))]
     start_seq = ([0, *seqs])[start % (len(seqs) + 1)]
     reader = Reader(stored(seqs), start_seq)
-    with patch.object(topic_module, "MAX_WAITING", max_waiting):
+    with patch.object(chain_module, "MAX_WAITING", max_waiting):
         for name, *arguments in steps:
             getattr(reader, name)(*arguments)
         while reader.kept < len(seqs):
@@ -127,7 +127,7 @@ def test_after_a_purge_the_chain_is_lower_and_no_gap() -> None:
 def test_what_waits_is_bounded_and_what_did_not_fit_is_seen_by_the_next_message() -> None:
     messages = stored(list(range(1, 10)))
     topic = new_topic()
-    with patch.object(topic_module, "MAX_WAITING", 2):
+    with patch.object(chain_module, "MAX_WAITING", 2):
         for message in messages[1:7]:
             assert topic.receive(message) == []
         topic.filling = True

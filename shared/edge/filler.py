@@ -1,0 +1,67 @@
+"""The filler: reads from the stream what a chain lacks, until nothing waits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from shared.broker.port import Broker, Message, Page
+from shared.edge.chain import Chain
+from shared.errors import FanfareError
+from shared.tasks import TaskKeeper
+from shared.telemetry.logs import get_logger
+from shared.telemetry.metrics import Metrics
+
+FILL_PAGE = 200
+FILL_BACKOFF_S = (0.02, 0.05, 0.1, 0.25, 0.5)
+
+Emit = Callable[[list[Message]], None]
+"""Takes what has come into order."""
+
+
+class Filler:
+    """One fill for a chain at a time."""
+
+    def __init__(self, broker: Broker, metrics: Metrics, tasks: TaskKeeper) -> None:
+        self._broker, self._tasks = broker, tasks
+        self._log = get_logger()
+        self._fills = metrics.counter("topic_fills", "Gaps filled from a stream", ["reason"])
+
+    def start(self, chain: Chain, emit: Emit, reason: str) -> None:
+        """Begin to fill `chain`; what comes into order goes to `emit`."""
+        chain.filling = True
+        self._fills.labels(reason).inc()
+        self._tasks.spawn(self._fill(chain, emit), f"fill {chain.subject}")
+
+    async def _fill(self, chain: Chain, emit: Emit) -> None:
+        """Read until nothing waits; a replica that is behind is asked again, and its leader whether it is."""
+        try:
+            for attempt in range(1_000_000):
+                page = await self._try_read(chain)
+                if page is not None:
+                    emit(chain.fill(page))
+                    if not page.more and not chain.gap_remains:
+                        return
+                    if page.messages:
+                        continue
+                    if await self._has_gone(chain):
+                        emit(chain.skip())
+                        continue
+                await asyncio.sleep(FILL_BACKOFF_S[min(attempt, len(FILL_BACKOFF_S) - 1)] * random.uniform(0.8, 1.2))
+        finally:
+            chain.filling = False
+
+    async def _try_read(self, chain: Chain) -> Page | None:
+        try:
+            return await self._broker.read_after(chain.stream, chain.subject, chain.seq, limit=FILL_PAGE)
+        except FanfareError as error:
+            self._log.warning("fill_failed", subject=chain.subject, reason=str(error))
+            return None
+
+    async def _has_gone(self, chain: Chain) -> bool:
+        """Whether the stream has nothing after the chain any more, not even what waits: it was purged or is too old."""
+        try:
+            return await self._broker.last_seq(chain.stream, chain.subject) <= chain.seq
+        except FanfareError:
+            return False
