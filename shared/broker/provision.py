@@ -42,7 +42,7 @@ async def provision(
     """Create or update every stream and bucket.
 
     Args:
-        replicas: copies of every stream (ADR 13).
+        replicas: copies of every stream (ADR 14).
         wait_s: how long to wait for a server that has JetStream ready.
         report: told each stream's name and what was done.
 
