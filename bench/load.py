@@ -15,12 +15,13 @@ from typing import cast
 
 MARK = b"bench-mark"
 KEPT_BYTES = 64
+POLL_S = 0.01
 CONCURRENT_CONNECTS = 64
 TIMEOUT_S = 60.0
 SLOWEST_CONNECTS_PER_S = 100
 WEBSOCKET_KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 STAMP = re.compile(MARK + rb":(\d+);")
-# Texts are ASCII here, so 0x89 begins a ping, or it is the low byte of a text frame's length.
+# No text here has 0x89 in it, so that begins a ping, or it is the low byte of a text frame's length.
 PING = re.compile(rb"(?<!\x7e.)\x89([\x00-\x7d])", re.DOTALL)
 _TEXT = 0x81
 
@@ -36,13 +37,13 @@ class Door:
     Attributes:
         request: what client number `n` sends first.
         welcome: what is in the server's answer once a client is in.
-        hello: what a client sends after the head of the answer, if the server wants more than the handshake.
+        hello: what it sends after the head of the answer, if the server wants more than the handshake.
     """
 
     port: int
     request: Callable[[int], bytes]
     welcome: bytes
-    hello: bytes = b""
+    hello: Callable[[int], bytes] = lambda _number: b""
 
 
 class Crowd:
@@ -57,7 +58,7 @@ class Crowd:
     """
 
     def __init__(self, name: str, door: Door, kind: type[Client] | None = None) -> None:
-        self.name, self._door, self._kind = name, door, kind or Client
+        self.name, self.kind, self._door = name, kind or Client, door
         self.clients: list[Client] = []
         self.arrived = self.bytes_in = self.lost = 0
         self.last_at_s = 0.0
@@ -71,7 +72,7 @@ class Crowd:
 
     def prepare(self, numbers: Iterable[int]) -> list[Client]:
         """Return clients ready to connect, their tokens signed: that is no part of what a connect costs."""
-        return [self._kind(self, self._door.request(number), self._door) for number in numbers]
+        return [self.kind(self, number, self._door) for number in numbers]
 
     async def enter(self, fresh: Sequence[Client], *, at_once: int = CONCURRENT_CONNECTS) -> None:
         """Connect clients, `at_once` at a time, and wait until all are welcomed.
@@ -125,6 +126,12 @@ class Crowd:
             reason = f"{len(wrong)} clients got other than {count} messages; {self.lost} were cut off"
             raise BenchFailed(f"{self.name}: {reason}")
 
+    def count_anew(self) -> None:
+        """Forget what has been counted so far."""
+        self.arrived = self.bytes_in = 0
+        for client in self.clients:
+            client.count = 0
+
     def close(self) -> None:
         """Leave at once."""
         for client in self.clients:
@@ -142,18 +149,19 @@ class Crowd:
 class Client(asyncio.Protocol):
     """One client; `count` is how many marks it has got."""
 
-    __slots__ = ("_hello", "_request", "_transport", "_welcome", "count", "crowd", "rest", "welcomed")
+    __slots__ = ("_hello", "_request", "_welcome", "count", "crowd", "rest", "transport", "welcomed")
 
-    def __init__(self, crowd: Crowd, request: bytes, door: Door) -> None:
-        self.crowd, self._request, self._hello, self._welcome = crowd, request, door.hello, door.welcome
+    def __init__(self, crowd: Crowd, number: int, door: Door) -> None:
+        self.crowd, self._welcome = crowd, door.welcome
+        self._request, self._hello = door.request(number), door.hello(number)
         self.rest = b""
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self.count = 0
         self.welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the handshake."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self.send(self._request)
         self._request = b""
 
@@ -182,13 +190,13 @@ class Client(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Write bytes as they are."""
-        if self._transport is not None:
-            self._transport.write(data)
+        if self.transport is not None:
+            self.transport.write(data)
 
     def abort(self) -> None:
         """Close without a word."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
     def _take(self, seen: bytes) -> None:
         if count := self.read(seen):
@@ -230,6 +238,16 @@ class StampedClient(Client):
         return count
 
 
+async def until(holds: Callable[[], bool], otherwise: str) -> None:
+    """Return once `holds()`; raises BenchFailed with `otherwise` after TIMEOUT_S."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            while not holds():  # noqa: ASYNC110  # thousands of clients are looked at: an event for each costs more
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise BenchFailed(f"{otherwise} within {TIMEOUT_S:g} s") from None
+
+
 def get(path: str, *headers: str) -> bytes:
     """Return a GET request."""
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
@@ -250,7 +268,7 @@ def text_frame(payload: bytes) -> bytes:
     return bytes([_TEXT]) + length + bytes(4) + payload
 
 
-def content(size: int, stamp_s: float | None = None) -> str:
+def content(size: int, stamp_s: float | None = None, fill: str = "x") -> str:
     """Return a text of `size` characters with one mark, and the time it was to be sent at if that matters."""
     stamp = f":{int(stamp_s * 1e6)};" if stamp_s is not None else ""
-    return f"{MARK.decode()}{stamp}".ljust(size, "x")
+    return f"{MARK.decode()}{stamp}".ljust(size, fill)

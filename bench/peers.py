@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 from bench.load import BenchFailed, Door, get, text_frame, upgrade
@@ -20,6 +21,7 @@ from bench.servers import Server, poster, running
 
 HERE = Path(__file__).parent
 SOURCES, BUILT = HERE / "peers", HERE / "build"
+CENTRIFUGO_MODULE = "github.com/centrifugal/centrifugo/v5"
 CENTRIFUGE_HELLO = b'{"id":1,"connect":{}}'
 
 
@@ -29,20 +31,22 @@ class Peer:
 
     Attributes:
         tool: the program without which it cannot be had.
-        build: makes `product` from `source`; run when that is newer.
+        build: commands that make `product` from `source`; run when that is newer.
         command: starts it; the port follows as the last argument.
         door: how clients get in, given its port.
         version: what is measured.
+        post: the path and the body that publish a text over the peer's own HTTP.
     """
 
     name: str
     tool: str
-    build: list[str]
+    build: list[list[str]]
     product: Path
     source: Path
     command: list[str]
     door: Callable[[int], Door]
     version: Callable[[], str]
+    post: Callable[[str], tuple[str, str]] = lambda text: ("/publish", text)
 
     async def make(self) -> None:
         """Install or build it.
@@ -54,7 +58,9 @@ class Peer:
             raise BenchFailed(f"{self.tool} is not there")
         BUILT.mkdir(exist_ok=True)
         if not self.product.exists() or self.product.stat().st_mtime < self.source.stat().st_mtime:
-            await _run(self.build)
+            for command in self.build:
+                await _run(command)
+            self.product.touch()
 
     @asynccontextmanager
     async def run(self, directory: Path) -> AsyncIterator[Server]:
@@ -62,12 +68,12 @@ class Peer:
         async with AsyncExitStack() as stack:
             log = directory / f"{self.name.replace(' ', '-')}.log"
             pid, port = await stack.enter_async_context(running(self.command, cwd=SOURCES, log=log))
-            yield Server(self.name, self.version(), pid, self.door(port), await poster(stack, port))
+            yield Server(self.name, self.version(), pid, self.door(port), await poster(stack, port, self.post))
 
 
-def websocket_door(port: int, hello: bytes = b"", welcome: bytes = b"\r\n\r\n") -> Door:
+def websocket_door(port: int) -> Door:
     """Return the way into a peer's `/ws`."""
-    return Door(port, lambda _number: upgrade("/ws"), welcome, hello)
+    return Door(port, lambda _number: upgrade("/ws"), b"\r\n\r\n")
 
 
 def _stream_door(port: int) -> Door:
@@ -77,7 +83,23 @@ def _stream_door(port: int) -> Door:
 def centrifuge_door(port: int, channel_of: Callable[[int], str] = lambda _number: "bench") -> Door:
     """Return the way into centrifuge; client `n` is subscribed to `channel_of(n)`."""
     hello = text_frame(CENTRIFUGE_HELLO)
-    return Door(port, lambda number: upgrade(f"/ws?channel={channel_of(number)}"), b'"connect"', hello)
+    return Door(port, lambda number: upgrade(f"/ws?channel={channel_of(number)}"), b'"connect"', lambda _number: hello)
+
+
+def _socketio_door(port: int) -> Door:
+    """Return the way into Socket.IO: a Socket.IO CONNECT inside an Engine.IO MESSAGE ("40"), answered in kind."""
+    path = "/socket.io/?EIO=4&transport=websocket"
+    return Door(port, lambda _number: upgrade(path), b'40{"sid"', lambda _number: text_frame(b"40"))
+
+
+def centrifugo_door(port: int, channel_of: Callable[[int], str] = lambda _number: "bench") -> Door:
+    """Return the way into Centrifugo; client `n` subscribes to `channel_of(n)`."""
+
+    def hello(number: int) -> bytes:
+        subscribe = {"id": 2, "subscribe": {"channel": channel_of(number)}}
+        return text_frame(CENTRIFUGE_HELLO + b"\n" + json.dumps(subscribe).encode())
+
+    return Door(port, lambda number: upgrade("/connection/websocket"), b'"subscribe"', hello)
 
 
 def _npm(package: str) -> str:
@@ -85,22 +107,53 @@ def _npm(package: str) -> str:
     return f"{package} {found['version']} (npm)"
 
 
-def _go_module() -> str:
-    line = next(line for line in (SOURCES / "centrifuge" / "go.mod").read_text().splitlines() if "require" in line)
-    return f"centrifuge {line.split()[-1]} (Go library)"
+def _go_module(folder: str, module: str) -> str:
+    """Return a module with the version that `go.mod` requires."""
+    required = re.search(rf"{module}(?:/v\d+)? (v\S+)", (SOURCES / folder / "go.mod").read_text())
+    return f"{module} {required[1] if required else '?'}"
 
 
-def _node_peer(name: str, package: str, script: str) -> Peer:
+def _node_peer(name: str, package: str, script: str, door: Callable[[int], Door] = websocket_door) -> Peer:
     return Peer(
         name=name,
         tool="npm",
-        build=["npm", "ci", "--silent", "--prefix", str(SOURCES)],
+        build=[["npm", "ci", "--silent", "--prefix", str(SOURCES)]],
         product=SOURCES / "node_modules" / ".package-lock.json",
         source=SOURCES / "package-lock.json",
         command=["node", script],
-        door=websocket_door,
+        door=door,
         version=lambda: _npm(package),
     )
+
+
+PYTHON = BUILT / "python"
+REQUIREMENTS = SOURCES / "requirements.txt"
+
+
+def _venv_peer(name: str, script: str, door: Callable[[int], Door], packages: Sequence[str]) -> Peer:
+    """Return a Python peer that needs more than this environment has, and gets one for itself."""
+    python = str(PYTHON / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    return Peer(
+        name=name,
+        tool=sys.executable,
+        build=[[sys.executable, "-m", "venv", "--clear", str(PYTHON)], [*pip, "-r", str(REQUIREMENTS)]],
+        product=PYTHON / "made",
+        source=REQUIREMENTS,
+        command=[python, script],
+        door=door,
+        version=lambda: _installed(packages),
+    )
+
+
+def _installed(packages: Sequence[str]) -> str:
+    """Return the versions in the peers' own environment."""
+    found = {found.metadata["Name"].lower(): found.version for found in distributions(path=_site_packages())}
+    return ", ".join(f"{package} {found[package]}" for package in packages)
+
+
+def _site_packages() -> list[str]:
+    return [str(folder) for folder in PYTHON.glob("lib/python*/site-packages")]
 
 
 def _python_peer(name: str, script: str, door: Callable[[int], Door], packages: Sequence[str]) -> Peer:
@@ -120,7 +173,7 @@ def _python_peer(name: str, script: str, door: Callable[[int], Door], packages: 
 FLOOR = Peer(
     name="send(2) loop in C",
     tool="cc",
-    build=["cc", "-O2", "-o", str(BUILT / "floor"), str(SOURCES / "floor.c")],
+    build=[["cc", "-O2", "-o", str(BUILT / "floor"), str(SOURCES / "floor.c")]],
     product=BUILT / "floor",
     source=SOURCES / "floor.c",
     command=[str(BUILT / "floor")],
@@ -136,13 +189,29 @@ STOCK_SSE = _python_peer("sse-starlette", "stock_sse.py", _stream_door, ("sse-st
 CENTRIFUGE = Peer(
     name="centrifuge (Go)",
     tool="go",
-    build=["go", "build", "-C", str(SOURCES / "centrifuge"), "-o", str(BUILT / "centrifuge"), "."],
+    build=[["go", "build", "-C", str(SOURCES / "centrifuge"), "-o", str(BUILT / "centrifuge"), "."]],
     product=BUILT / "centrifuge",
     source=SOURCES / "centrifuge" / "main.go",
     command=[str(BUILT / "centrifuge")],
     door=centrifuge_door,
-    version=_go_module,
+    version=lambda: _go_module("centrifuge", "centrifugal/centrifuge"),
 )
+CENTRIFUGO = Peer(
+    name="Centrifugo",
+    tool="go",
+    build=[["go", "build", "-C", str(SOURCES / "centrifugo"), "-o", str(BUILT / "centrifugo"), CENTRIFUGO_MODULE]],
+    product=BUILT / "centrifugo",
+    source=SOURCES / "centrifugo" / "go.mod",
+    command=[str(BUILT / "centrifugo"), "--config", "centrifugo/config.json", "--port"],
+    door=centrifugo_door,
+    version=lambda: _go_module("centrifugo", "centrifugal/centrifugo"),
+    post=lambda text: ("/api/publish", json.dumps({"channel": "bench", "data": text})),
+)
+SOCKETIO = _node_peer("Socket.IO", "socket.io", "node_socketio.js", _socketio_door)
+PYTHON_SOCKETIO = _venv_peer(
+    "python-socketio", "python_socketio.py", _socketio_door, ("python-socketio", "uvicorn", "websockets")
+)
+CHANNELS = _venv_peer("Django Channels", "django_channels.py", websocket_door, ("channels", "daphne", "django"))
 
 
 async def make_peers(wanted: tuple[Peer, ...]) -> list[Peer]:

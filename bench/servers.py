@@ -61,12 +61,13 @@ async def running(command: list[str], *, cwd: Path, log: Path) -> AsyncIterator[
         await process.wait()
 
 
-async def poster(stack: AsyncExitStack, port: int) -> Publish:
-    """Return how to publish on a peer: the body of `POST /publish` goes to all."""
+async def poster(stack: AsyncExitStack, port: int, post: Callable[[str], tuple[str, str]]) -> Publish:
+    """Return how to publish on a peer; `post` says at which path and in which body."""
     client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60))
 
     async def publish(text: str) -> None:
-        (await client.post("/publish", content=text)).raise_for_status()
+        path, body = post(text)
+        (await client.post(path, content=body)).raise_for_status()
 
     return publish
 

@@ -8,26 +8,43 @@ slows all of a group alike, and a ratio within a group holds where a time would 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import fanfare
-from bench.load import BenchFailed, Crowd, content
-from bench.machine import cpu_s, user_and_sys_s
-from bench.peers import CENTRIFUGE, FLOOR, NODE_WS, STOCK_SSE, STOCK_WEBSOCKET, UWEBSOCKETS, Peer, make_peers
+from bench.load import BenchFailed, Crowd
+from bench.machine import user_and_sys_s
+from bench.peers import (
+    CENTRIFUGE,
+    CENTRIFUGO,
+    CHANNELS,
+    FLOOR,
+    NODE_WS,
+    PYTHON_SOCKETIO,
+    SOCKETIO,
+    STOCK_SSE,
+    STOCK_WEBSOCKET,
+    UWEBSOCKETS,
+    Peer,
+    make_peers,
+)
 from bench.report import Check, Report, Row
-from bench.servers import Server
+from bench.stand import Spent, Stand
 
 NAME = "broadcast"
-CONTENT_BYTES = 200
-FIT_ROUNDS = 3
-FIT_WITHIN_BYTES = 4
 WARM_UPS = 3
 
-GROUPS = ((FLOOR,), (UWEBSOCKETS, CENTRIFUGE), (NODE_WS, STOCK_WEBSOCKET), (STOCK_SSE,))
+GROUPS = (
+    (FLOOR,),
+    (UWEBSOCKETS, NODE_WS),
+    (CENTRIFUGO, CENTRIFUGE),
+    (STOCK_WEBSOCKET, SOCKETIO),
+    (PYTHON_SOCKETIO, CHANNELS),
+    (STOCK_SSE,),
+)
+"""Like with like, and at most three servers of 5,000 clients: the generator has 20,000 descriptors."""
 QUICK_PEERS = (FLOOR, UWEBSOCKETS, NODE_WS, STOCK_WEBSOCKET, STOCK_SSE)
 
 
@@ -49,70 +66,14 @@ BOUNDS = {
     (fanfare.WEBSOCKET, NODE_WS.name): (0.70, 1.3),
     (fanfare.WEBSOCKET, STOCK_WEBSOCKET.name): (0.50, 0.85),
     (fanfare.SSE, STOCK_SSE.name): (0.50, 0.65),
+    (fanfare.WEBSOCKET, CENTRIFUGO.name): (1.0, 1.3),
     (fanfare.WEBSOCKET, CENTRIFUGE.name): (1.0, 1.3),
+    (fanfare.WEBSOCKET, SOCKETIO.name): (0.70, 1.3),
+    (fanfare.WEBSOCKET, PYTHON_SOCKETIO.name): (0.50, 0.85),
+    (fanfare.WEBSOCKET, CHANNELS.name): (0.25, 0.5),
 }
 """The most that Fanfare's cost may be of another's: the goal in full; in the quick run, where a message has too few
 receivers to share what publishing it costs, what has been reached and must not be lost again."""
-
-
-@dataclass
-class Stand:
-    """A server with its crowd."""
-
-    server: Server
-    crowd: Crowd
-    text_bytes: int = CONTENT_BYTES
-    wire_bytes: int = 0
-    sent: int = 0
-
-    async def say(self) -> None:
-        """Send one message, and wait until every client has it."""
-        before_bytes = self.crowd.bytes_in
-        self.sent += 1
-        await self.server.publish(content(self.text_bytes))
-        await self.crowd.reach(self.sent * len(self.crowd.clients))
-        self.wire_bytes = (self.crowd.bytes_in - before_bytes) // len(self.crowd.clients)
-
-    async def fit(self, wire_bytes: int) -> None:
-        """Choose the text so that a message has `wire_bytes` on the wire.
-
-        Raises:
-            BenchFailed: it cannot be.
-        """
-        for _ in range(FIT_ROUNDS):
-            await self.say()
-            if abs(self.wire_bytes - wire_bytes) <= FIT_WITHIN_BYTES:
-                return
-            self.text_bytes += wire_bytes - self.wire_bytes
-        raise BenchFailed(f"{self.server.name}: {self.wire_bytes} bytes a message, not {wire_bytes}")
-
-
-@dataclass
-class Spent:
-    """What the messages of one server have taken so far, counted in its own turns.
-
-    Attributes:
-        began: user and system time of the server before the first.
-        until_all_s: for each message, from its sending until the last client had it.
-    """
-
-    began: tuple[float, float]
-    server_s: float = 0.0
-    generator_s: float = 0.0
-    until_all_s: list[float] = field(default_factory=list)
-
-    async def note(self, stand: Stand) -> None:
-        """Have a message sent, and count it."""
-        server_s, generator_s, began_s = cpu_s(stand.server.pid), time.process_time(), time.perf_counter()
-        await stand.say()
-        self.server_s += cpu_s(stand.server.pid) - server_s
-        self.generator_s += time.process_time() - generator_s
-        self.until_all_s.append(stand.crowd.last_at_s - began_s)
-
-    def user_and_sys_s(self, pid: int) -> tuple[float, float]:
-        """Return the server's time since the first message, in its two parts."""
-        user_s, sys_s = user_and_sys_s(pid)
-        return user_s - self.began[0], sys_s - self.began[1]
 
 
 async def run(report: Report, directory: Path, *, quick: bool) -> None:

@@ -13,7 +13,18 @@ from pathlib import Path
 from bench import fanfare
 from bench.load import Crowd
 from bench.machine import cpu_s, settled_rss_bytes, slab_bytes
-from bench.peers import CENTRIFUGE, NODE_WS, STOCK_SSE, STOCK_WEBSOCKET, UWEBSOCKETS, make_peers
+from bench.peers import (
+    CENTRIFUGE,
+    CENTRIFUGO,
+    CHANNELS,
+    NODE_WS,
+    PYTHON_SOCKETIO,
+    SOCKETIO,
+    STOCK_SSE,
+    STOCK_WEBSOCKET,
+    UWEBSOCKETS,
+    make_peers,
+)
 from bench.report import Check, Report, Row
 from bench.servers import Server
 
@@ -22,6 +33,8 @@ WARM_UP = 300
 QUICK_CLIENTS = (2_000,)
 FULL_CLIENTS = (1_000, 5_000, 10_000, 15_000)
 PEER_CLIENTS = 5_000
+QUICK_PEERS = (STOCK_WEBSOCKET, STOCK_SSE)
+PEERS = (UWEBSOCKETS, NODE_WS, SOCKETIO, CENTRIFUGO, CENTRIFUGE, *QUICK_PEERS, PYTHON_SOCKETIO, CHANNELS)
 SMALL_ROOM = 10
 IN_ROOMS = "Fanfare WebSocket, rooms of 10"
 BOUNDS = {  # KiB of RSS a connection, us of CPU a connect, at BOUNDED_CLIENTS
@@ -41,8 +54,7 @@ async def run(report: Report, directory: Path, *, quick: bool) -> None:
     rows: list[Row] = []
     for index, clients in enumerate(QUICK_CLIENTS if quick else FULL_CLIENTS):
         rows += await _measure_fanfare(directory / str(index), clients)
-    peers = (STOCK_WEBSOCKET, STOCK_SSE) if quick else (UWEBSOCKETS, NODE_WS, CENTRIFUGE, STOCK_WEBSOCKET, STOCK_SSE)
-    for peer in await make_peers(peers):
+    for peer in await make_peers(QUICK_PEERS if quick else PEERS):
         async with peer.run(directory) as server:
             rows.append(await _measure(server, QUICK_CLIENTS[0] if quick else PEER_CLIENTS))
     report.rows += rows

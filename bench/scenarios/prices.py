@@ -53,8 +53,8 @@ class PriceClient(Client):
 
     __slots__ = ("last", "updates")
 
-    def __init__(self, crowd: Crowd, request: bytes, door: Door) -> None:
-        super().__init__(crowd, request, door)
+    def __init__(self, crowd: Crowd, number: int, door: Door) -> None:
+        super().__init__(crowd, number, door)
         self.updates: Counter[bytes] = Counter()
         self.last: dict[bytes, bytes] = {}
 

@@ -1,8 +1,8 @@
 """rooms: many rooms of ten members. What a message costs that comes in from one of them and goes out to all ten.
 
-In each turn one member of every room of a batch says something, and the turn ends when all have heard it. Fanfare and
-centrifuge take turns, as in the broadcast. Fanfare has stored each message in JetStream before anyone hears it;
-centrifuge keeps nothing; what NATS uses for that is counted apart.
+In each turn one member of every room of a batch says something, and the turn ends when all have heard it. The servers
+take turns, as in the broadcast. Fanfare has stored each message in JetStream before anyone hears it; Centrifugo and
+centrifuge keep nothing; what NATS uses for that is counted apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from bench import fanfare
 from bench.load import Crowd, content, text_frame
 from bench.machine import cpu_s
-from bench.peers import CENTRIFUGE, centrifuge_door, make_peers
+from bench.peers import CENTRIFUGE, CENTRIFUGO, centrifuge_door, centrifugo_door, make_peers
 from bench.report import Check, Report, Row
 from bench.servers import Server
 
@@ -27,6 +27,7 @@ MEMBERS = 10
 BATCH = 25
 CONTENT_BYTES = 200
 WARM_UPS = 2
+DOORS = {CENTRIFUGO.name: centrifugo_door, CENTRIFUGE.name: centrifuge_door}
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,16 @@ class Hall:
 
 
 async def run(report: Report, directory: Path, *, quick: bool) -> None:
-    """Measure Fanfare and, if it can be had, centrifuge."""
+    """Measure Fanfare and those of its peers that have rooms of their own and can be had."""
     size = QUICK if quick else FULL
-    peers = [] if quick else await make_peers((CENTRIFUGE,))
+    peers = [] if quick else await make_peers((CENTRIFUGO, CENTRIFUGE))
     async with AsyncExitStack() as stack:
         suite = await stack.enter_async_context(fanfare.fanfare(directory))
         halls = [Hall(await suite.chat(_room_of), _say_to_fanfare)]
         for peer in peers:
             server = await stack.enter_async_context(peer.run(directory))
-            halls.append(Hall(replace(server, door=centrifuge_door(server.door.port, _room_of)), _say_to_centrifuge))
+            door = DOORS[peer.name](server.door.port, _room_of)
+            halls.append(Hall(replace(server, door=door), _say_to_centrifuge))
         for hall in halls:
             stack.callback(hall.crowd.close)
             await hall.crowd.connect(range(size.rooms * MEMBERS))
@@ -100,9 +102,11 @@ async def run(report: Report, directory: Path, *, quick: bool) -> None:
             hall.crowd.check_each_got(WARM_UPS + size.messages)
     rows = [_row(hall, size) for hall in halls]
     report.rows += rows
-    if len(rows) > 1:
-        ours, theirs = (row.figures["cpu_us_per_message"] for row in rows)
-        report.checks.append(Check(f"CPU per message in and 10 out, Fanfare / {CENTRIFUGE.name}", ours / theirs, 1.0))
+    ours, *theirs = (row.figures["cpu_us_per_message"] for row in rows)
+    report.checks += [
+        Check(f"CPU per message in and 10 out, Fanfare / {peer.name}", ours / cost, 1.0)
+        for peer, cost in zip(peers, theirs, strict=True)
+    ]
 
 
 def _row(hall: Hall, size: Size) -> Row:
@@ -128,4 +132,4 @@ def _say_to_fanfare(room: int, text: str) -> bytes:
 
 
 def _say_to_centrifuge(room: int, text: str) -> bytes:
-    return text_frame(json.dumps({"id": 2, "publish": {"channel": f"room-{room}", "data": text}}).encode())
+    return text_frame(json.dumps({"id": 3, "publish": {"channel": f"room-{room}", "data": text}}).encode())
