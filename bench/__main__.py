@@ -10,15 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import httpx
 import uvloop
 
 from bench.load import BenchFailed
 from bench.machine import raise_descriptor_limit
 from bench.report import Report
-from bench.scenarios import broadcast, idle, latency, prices, reconnect, rooms
+from bench.scenarios import broadcast, growth, idle, latency, prices, reconnect, rooms, slow
 
 RESULTS = Path(__file__).parent / "results"
-SCENARIOS = {module.NAME: module.run for module in (idle, broadcast, rooms, latency, prices, reconnect)}
+SCENARIOS = {module.NAME: module.run for module in (idle, broadcast, rooms, latency, prices, reconnect, slow, growth)}
 
 
 def main() -> int:
@@ -40,8 +41,8 @@ def _run(report: Report, name: str, *, quick: bool) -> None:
     with tempfile.TemporaryDirectory(prefix=f"fanfare-bench-{name}-") as directory:
         try:
             uvloop.run(SCENARIOS[name](report, Path(directory), quick=quick))
-        except BenchFailed as error:
-            report.void.append(f"{name}: {error}")
+        except (BenchFailed, TimeoutError, httpx.HTTPError) as error:
+            report.void.append(f"{name}: {error or 'timed out'!r}")
 
 
 def _arguments() -> argparse.Namespace:

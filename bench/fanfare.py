@@ -29,17 +29,23 @@ def from_now(_number: int) -> str:
 
 @dataclass(frozen=True)
 class Fanfare:
-    """A NATS server, an issuer of tokens, and edges as they are asked for."""
+    """A NATS server, an issuer of tokens, and edges as they are asked for.
+
+    Attributes:
+        settings: of the edges, where they are not the defaults, as in `.env.example`.
+        tokens: of each client, by its number.
+    """
 
     nats: NatsServer
     edges: Edges
+    settings: dict[str, str]
     tokens: dict[int, str] = field(default_factory=dict)
 
     async def chat(
         self, room_of: Callable[[int], str] = lambda _number: ROOM, cursor_of: Callable[[int], str] = from_now
     ) -> Server:
         """Start an edge of the chat; client `n` follows room `room_of(n)`, and what is published goes to ROOM."""
-        edge = await self.edges.process("chat", **SETTINGS)
+        edge = await self.edges.process("chat", **self.settings)
         headers = edge.headers("publisher")
 
         def enter(number: int) -> bytes:
@@ -53,7 +59,7 @@ class Fanfare:
 
     async def notifications(self, query: str = f"topics={TOPIC}", cursor_of: Callable[[int], str] = from_now) -> Server:
         """Start an edge of the notifications; clients stream with `query`, and what is published goes to TOPIC."""
-        edge = await self.edges.process("notifications", **SETTINGS)
+        edge = await self.edges.process("notifications", **self.settings)
         headers = edge.headers("publisher", scope=f"{Scope.NOTIFY_WRITE}")
 
         def enter(number: int) -> bytes:
@@ -77,10 +83,10 @@ class Fanfare:
 
 
 @asynccontextmanager
-async def fanfare(directory: Path) -> AsyncIterator[Fanfare]:
-    """Run what edges need, until the block ends."""
+async def fanfare(directory: Path, **settings: str) -> AsyncIterator[Fanfare]:
+    """Run what edges need, until the block ends; `settings` are the edges' own."""
     async with NatsServer(directory / "nats") as nats, open_edges(nats.url, directory) as edges:
-        yield Fanfare(nats, edges)
+        yield Fanfare(nats, edges, SETTINGS | settings)
 
 
 def _version() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,12 @@ class Report:
     def of(self, scenario: str) -> list[Row]:
         """Return the rows of a scenario."""
         return [row for row in self.rows if row.scenario == scenario]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that `share` of the values are below, or the largest."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def table(rows: list[Row]) -> str:

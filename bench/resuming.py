@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
-from bench.load import MARK, TIMEOUT_S, BenchFailed, Client, Crowd, Door, content
+from bench.load import MARK, TIMEOUT_S, BenchFailed, Client, Crowd, Door, content, until
 from bench.servers import Publish
 
 MESSAGE = re.compile(rb"(?:id: (?P<id>\S+)\r\n[^{]*)?\{[^{}]*" + MARK + rb":(?P<stamp>\d+);[^{}]*\}")
 CURSOR = re.compile(rb'"cursor":"([^"]+)"')
-LONGEST_MESSAGE_BYTES = 16 * 1024
-POLL_S = 0.01
+LONGEST_MESSAGE_BYTES = 64 * 1024
 
 
 class ResumingClient(Client):
@@ -28,8 +27,8 @@ class ResumingClient(Client):
 
     __slots__ = ("astray", "cursor", "last_stamp")
 
-    def __init__(self, crowd: Crowd, request: bytes, door: Door) -> None:
-        super().__init__(crowd, request, door)
+    def __init__(self, crowd: Crowd, number: int, door: Door) -> None:
+        super().__init__(crowd, number, door)
         self.cursor = ""
         self.last_stamp = self.astray = 0
 
@@ -61,11 +60,11 @@ async def come_back(crowd: Crowd, door: Door, cursors: list[str], *, at_once: in
     """Wait until a crowd is cut off, and return one that goes on in its place, through `door`.
 
     Args:
-        cursors: from which the requests of `door` take each client's cursor; filled in here.
+        cursors: where the requests of `door` look up the cursor of client number `n`; filled in here.
     """
     await until_cut(crowd)
-    cursors[:] = [client.cursor for client in resuming(crowd)]
-    again = Crowd(f"{crowd.name}, resumed", door, ResumingClient)
+    cursors[: len(crowd.clients)] = [client.cursor for client in resuming(crowd)]
+    again = Crowd(crowd.name, door, crowd.kind)
     fresh = again.prepare(range(len(crowd.clients)))
     for client, before in zip(cast("Sequence[ResumingClient]", fresh), resuming(crowd), strict=True):
         client.go_on_from(before)
@@ -75,12 +74,12 @@ async def come_back(crowd: Crowd, door: Door, cursors: list[str], *, at_once: in
 
 async def until_cut(crowd: Crowd) -> None:
     """Return once every connection has ended."""
-    await _until(lambda: crowd.lost == len(crowd.clients), f"{crowd.name}: not all were cut off")
+    await until(lambda: crowd.lost == len(crowd.clients), f"{crowd.name}: not all were cut off")
 
 
 async def until_each_has(crowd: Crowd, count: int) -> None:
     """Return once every client has at least `count` messages, those before its return included."""
-    await _until(
+    await until(
         lambda: all(client.count >= count for client in crowd.clients), f"{crowd.name}: not all have {count} messages"
     )
 
@@ -94,20 +93,22 @@ def check_nothing_astray(crowd: Crowd, count: int) -> None:
 
 
 class Speaker:
-    """Publishes a message every 1/`rate_hz` seconds, stamped with the time on the schedule.
+    """Publishes a message of `characters` every 1/`rate_hz` seconds, stamped with the time on the schedule.
 
     Attributes:
         sent: how many the server has taken.
     """
 
-    def __init__(self, publish: Publish, *, rate_hz: float, text_bytes: int) -> None:
-        self._publish, self._rate_hz, self._text_bytes = publish, rate_hz, text_bytes
+    def __init__(self, publish: Publish, *, rate_hz: float, characters: int, fill: str = "x") -> None:
+        self._publish, self._rate_hz = publish, rate_hz
+        self._characters, self._fill = characters, fill
         self._stopping = False
         self.sent = 0
 
     async def say(self, stamp_s: float | None = None) -> None:
         """Publish one message now."""
-        await self._publish(content(self._text_bytes, time.perf_counter() if stamp_s is None else stamp_s))
+        at_s = time.perf_counter() if stamp_s is None else stamp_s
+        await self._publish(content(self._characters, at_s, self._fill))
         self.sent += 1
 
     async def say_for(self, seconds: float, after_each: Callable[[], None] = lambda: None) -> None:
@@ -132,13 +133,3 @@ class Speaker:
             await task
         finally:
             task.cancel()
-
-
-async def _until(holds: Callable[[], bool], otherwise: str) -> None:
-    """Return once `holds()`; raises BenchFailed with `otherwise` after TIMEOUT_S."""
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            while not holds():  # noqa: ASYNC110  # thousands of clients are looked at: an event for each costs more
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        raise BenchFailed(f"{otherwise} within {TIMEOUT_S:g} s") from None

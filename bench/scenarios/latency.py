@@ -15,7 +15,7 @@ from pathlib import Path
 from bench import fanfare
 from bench.load import Crowd, StampedClient, content, text_frame
 from bench.machine import cpu_s
-from bench.report import Check, Report, Row
+from bench.report import Check, Report, Row, percentile
 
 NAME = "latency"
 ROOMS, MEMBERS = 20, 10
@@ -47,9 +47,9 @@ async def run(report: Report, directory: Path, *, quick: bool) -> None:
         busy = [(cpu_s(server.pid) - cpu) / taken_s for server, cpu in zip((here, there), before_s, strict=True)]
     delays_ms = sorted(delay * 1e3 for delay in members.delays_s)
     figures = {
-        "p50_ms": _percentile(delays_ms, 0.5),
-        "p99_ms": _percentile(delays_ms, 0.99),
-        "p999_ms": _percentile(delays_ms, 0.999),
+        "p50_ms": percentile(delays_ms, 0.5),
+        "p99_ms": percentile(delays_ms, 0.99),
+        "p999_ms": percentile(delays_ms, 0.999),
         "max_ms": delays_ms[-1],
         "messages_per_s": RATE_HZ,
         "deliveries": len(delays_ms),
@@ -77,7 +77,3 @@ async def _speak(speakers: Crowd, messages: int) -> None:
 
 def _own_room(number: int) -> str:
     return f"room-{number}"
-
-
-def _percentile(ordered: list[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

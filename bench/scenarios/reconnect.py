@@ -30,7 +30,7 @@ NAME = "reconnect"
 QUICK_CLIENTS, FULL_CLIENTS = 1_000, 10_000
 AT_ONCE = 1_000
 RATE_HZ = 2.0
-TEXT_BYTES = 200
+CHARACTERS = 200
 BEFORE_S = AFTER_S = 2.0
 RESUMED_S, QUICK_RESUMED_S = 5.0, 10.0
 
@@ -51,7 +51,7 @@ class Cut:
         Raises:
             BenchFailed: one did not, or did not get each message once and in order.
         """
-        speaker = Speaker(self.there.publish, rate_hz=RATE_HZ, text_bytes=TEXT_BYTES)
+        speaker = Speaker(self.there.publish, rate_hz=RATE_HZ, characters=CHARACTERS)
         await self.crowd.connect(range(clients))
         await speaker.say_for(BEFORE_S)
         await until_each_has(self.crowd, speaker.sent)
