@@ -24,7 +24,7 @@ from shared.edge.history import read_before
 from shared.edge.hub import Hub
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
-from shared.telemetry.tracing import span, trace_headers
+from shared.telemetry.tracing import trace_headers
 
 MAX_HISTORY_PAGE = 200
 
@@ -74,10 +74,9 @@ class Messages:
             timestamp=now_ms(),
             client_id=client_id,
         )
-        with span("chat.send"):
-            stored = await self._broker.append(
-                subjects.chat_message(room), message.to_json(), msg_id=message.id, headers=trace_headers()
-            )
+        stored = await self._broker.append(
+            subjects.chat_message(room), message.to_json(), msg_id=message.id, headers=trace_headers()
+        )
         self._stored.labels("yes" if stored.duplicate else "no").inc()
         position = Position(await self._hub.epoch(subjects.CHAT), stored.seq)
         return Sent(message.id, room, position, stored.duplicate, client_id)

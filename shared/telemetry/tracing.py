@@ -5,8 +5,10 @@ Ids are always made and carried; spans are kept only when an exporter is there.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -21,14 +23,21 @@ TRACER = "fanfare"
 def span(name: str, carrier: Mapping[str, str] | None = None) -> Iterator[trace.Span]:
     """Do something as one step of the trace in `carrier`, or of the current one, or of a new one."""
     context = TraceContextTextMapPropagator().extract(carrier) if carrier and "traceparent" in carrier else None
-    with trace.get_tracer(TRACER).start_as_current_span(name, context=context) as current:
+    with _tracer().start_as_current_span(name, context=context) as current:
         yield current
 
 
 def trace_headers() -> dict[str, str]:
-    """Return the headers that carry the current trace onwards; empty outside of any."""
+    """Return the headers that carry the current trace onwards; outside of any, those of a new one.
+
+    A message that came over a WebSocket begins its trace here. It gets ids and no span, which would be dropped: two
+    microseconds instead of sixty.
+    """
     headers: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(headers)
+    if trace.get_current_span().get_span_context().is_valid:
+        TraceContextTextMapPropagator().inject(headers)
+    else:
+        headers["traceparent"] = f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-00"
     return headers
 
 
@@ -46,3 +55,12 @@ def configure_tracing(service: str, instance: str) -> None:
     """
     resource = Resource.create({"service.name": service, "service.instance.id": instance})
     trace.set_tracer_provider(TracerProvider(sampler=ParentBased(ALWAYS_OFF), resource=resource))
+
+
+# -- private ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _tracer() -> trace.Tracer:
+    """Return the one tracer; the provider would make another each time, at thirty microseconds."""
+    return trace.get_tracer(TRACER)
