@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 from shared.broker.jetstream_wire import status
 from shared.contracts.ids import new_id
@@ -30,8 +29,7 @@ class NoAnswer(OutcomeUnknown):
     """It was sent, and no answer came."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer as it came; `raw` holds its headers."""
 
     data: bytes
@@ -44,10 +42,10 @@ IsLast = Callable[[Reply], bool]
 class Expected:
     """The answers to one request, until the last of them is there."""
 
-    __slots__ = ("_done", "_last", "_replies", "reply_to")
+    __slots__ = ("_done", "_last", "_replies", "token")
 
-    def __init__(self, reply_to: str, last: IsLast) -> None:
-        self.reply_to, self._last = reply_to, last
+    def __init__(self, token: bytes, last: IsLast | None) -> None:
+        self.token, self._last = token, last
         self._replies: list[Reply] = []
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -64,13 +62,13 @@ class Expected:
             self._done.set_exception(NoResponders())
             return
         self._replies.append(reply)
-        if self._last(reply):
+        if self._last is None or self._last(reply):
             self._done.set_result(None)
 
-    def fail(self) -> None:
-        """Wait no longer: the link broke."""
+    def fail(self, why: str) -> None:
+        """Wait no longer."""
         if not self._done.done():
-            self._done.set_exception(NoAnswer("the link to NATS broke"))
+            self._done.set_exception(NoAnswer(why))
 
 
 class Inbox:
@@ -89,17 +87,25 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @contextmanager
-    def expect(self, last: IsLast) -> Iterator[Expected]:
-        """Expect answers, up to and with the one that `last` accepts. Raises NotSent if too many wait already."""
+    def expect(self, last: IsLast | None) -> Expected:
+        """Expect answers up to and with the one that `last` accepts, by default the first, until `forget`.
+
+        Raises:
+            NotSent: too many wait already.
+        """
         if len(self._waiting) >= MAX_WAITING:
             raise NotSent("too many requests wait for an answer")
-        token = next(self._tokens)
-        expected = self._waiting[b"%d" % token] = Expected(f"{self._subject}.{token}", last)
-        try:
-            yield expected
-        finally:
-            del self._waiting[b"%d" % token]
+        token = b"%d" % next(self._tokens)
+        expected = self._waiting[token] = Expected(token, last)
+        return expected
+
+    def address(self, expected: Expected) -> str:
+        """Return the subject that the answers must come to."""
+        return f"{self._subject}.{expected.token.decode()}"
+
+    def forget(self, expected: Expected) -> None:
+        """Expect nothing more: what still comes is dropped."""
+        del self._waiting[expected.token]
 
     def receive(self, subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
         """Hand an answer to who waits for it; one that comes too late is dropped."""
@@ -110,4 +116,4 @@ class Inbox:
     def fail_all(self) -> None:
         """Tell everyone who waits that the link broke."""
         for expected in self._waiting.values():
-            expected.fail()
+            expected.fail("the link to NATS broke")

@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic_core import from_json
+
 from shared.broker import jetstream_wire as wire
 from shared.broker.jetstream_inbox import NoAnswer, NoResponders, Reply
 from shared.broker.jetstream_link import ANSWER_TIMEOUT_S, Link
@@ -171,7 +173,7 @@ class JetStreamLog:
 
     async def _acked(self, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
         reply = await self._link.ask(subject, data, headers, timeout_s=timeout_s)
-        return _require(json.loads(reply.data), subject)
+        return _require(from_json(reply.data), subject)
 
     async def _api(self, call: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         reply = await self._link.ask(f"{_API}.{call}", _encode(request) if request else b"")

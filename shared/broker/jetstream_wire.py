@@ -1,4 +1,4 @@
-"""NATS headers as they came off the wire, read without parsing more than somebody asks for.
+"""NATS headers: written in one pass, and read off the wire without parsing more than somebody asks for.
 
 A publisher may send headers that look like the server's own (`Nats-Sequence: 999`). The server appends its own after
 them, so only the **last** occurrence counts, here and in `WireHeaders`.
@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from shared.broker.port import NO_HEADERS, Message
 from shared.contracts import subjects
+from shared.errors import BadInput
 
 MSG_ID = "Nats-Msg-Id"
 TTL = "Nats-TTL"
@@ -23,6 +24,8 @@ SERVICE_ERROR = "Nats-Service-Error"
 SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
 
 _VERSION_LENGTH = len(b"NATS/1.0")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110 section 5.6.2, as servers want it
+_LINE_BREAKS = str.maketrans("\r\n", "  ")
 
 
 def _field(name: str) -> bytes:
@@ -70,6 +73,20 @@ class WireHeaders(Mapping[str, str]):
         if self._parsed is None:
             self._parsed = parse_headers(self._raw)
         return self._parsed
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Return the block of these headers; a line break in a value becomes a space, so that no value adds a header.
+
+    Raises:
+        BadInput: a name is not one.
+    """
+    lines = ["NATS/1.0\r\n"]
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name):
+            raise BadInput(f"header name {name!r}")
+        lines.append(f"{name}: {value.strip().translate(_LINE_BREAKS)}\r\n")
+    return "".join((*lines, "\r\n")).encode()
 
 
 def parse_headers(raw: bytes) -> dict[str, str]:
