@@ -53,11 +53,14 @@ class Filler:
             chain.filling = False
 
     async def _try_read(self, chain: Chain) -> Page | None:
+        epoch = chain.epoch
         try:
-            return await self._broker.read_after(chain.stream, chain.subject, chain.seq, limit=FILL_PAGE)
+            page = await self._broker.read_after(chain.stream, chain.subject, chain.seq, limit=FILL_PAGE)
         except FanfareError as error:
             self._log.warning("fill_failed", subject=chain.subject, reason=str(error))
             return None
+        # What was read of a stream's earlier life has numbers that mean nothing in this one.
+        return page if chain.epoch == epoch else None
 
     async def _has_gone(self, chain: Chain) -> bool:
         """Whether the stream has nothing after the chain any more, not even what waits: it was purged or is too old."""

@@ -202,7 +202,7 @@ class Hub:
             if event is None:
                 continue
             topic.remember(event)
-            self._fan_out.send(topic, event)
+            self._fan_out.send(topic, event, topic.listeners)
             self._delivered.labels(event.type).inc(len(topic.listeners))
 
     def _encode(self, topic: Topic, message: Message) -> Event | None:

@@ -44,7 +44,7 @@ async def until_idle(readers: list[Reader], last: int) -> None:
 
 async def test_a_small_audience_has_it_at_once() -> None:
     topic, readers = audience(SLICE)
-    FanOut().send(topic, event(1))
+    FanOut().send(topic, event(1), topic.listeners)
 
     assert all(reader.got == [1] for reader in readers)
 
@@ -53,7 +53,7 @@ async def test_a_large_audience_gets_everything_in_order_and_the_loop_runs_in_be
     topic, readers = audience(3 * SLICE + 1)
     fan_out, turns = FanOut(), []
     for seq in (1, 2, 3):
-        fan_out.send(topic, event(seq))
+        fan_out.send(topic, event(seq), topic.listeners)
     asyncio.get_running_loop().call_soon(lambda: turns.append(sum(len(reader.got) for reader in readers)))
     await until_idle(readers, 3)
 
@@ -64,12 +64,12 @@ async def test_a_large_audience_gets_everything_in_order_and_the_loop_runs_in_be
 async def test_who_leaves_gets_nothing_more_and_who_comes_only_what_is_new() -> None:
     topic, readers = audience(2 * SLICE)
     fan_out, late = FanOut(), Reader()
-    fan_out.send(topic, event(1))
+    fan_out.send(topic, event(1), topic.listeners)
     leaver = readers[-1]
     del topic.listeners[leaver]
     fan_out.forget(topic, leaver)
     topic.listeners[late] = None
-    fan_out.send(topic, event(2))
+    fan_out.send(topic, event(2), topic.listeners)
     await until_idle([*readers[:-1], late], 2)
 
     assert leaver.got == []
@@ -80,7 +80,7 @@ async def test_a_full_queue_is_worked_off_and_loses_nothing() -> None:
     topic, readers = audience(SLICE + 1)
     fan_out, last = FanOut(), MAX_QUEUED_EVENTS + 50
     for seq in range(1, last + 1):
-        fan_out.send(topic, event(seq))
+        fan_out.send(topic, event(seq), topic.listeners)
     await until_idle(readers, last)
 
     assert all(reader.got == list(range(1, last + 1)) for reader in readers)
