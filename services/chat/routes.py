@@ -13,7 +13,8 @@ from services.chat.messages import MAX_HISTORY_PAGE
 from services.chat.parts import ChatParts
 from services.chat.protocol import pair_cursors
 from services.chat.session import ChatSession
-from shared.auth.credentials import find_credential
+from services.chat.settings import ChatSettings
+from shared.auth.credentials import find_credential, query_fields
 from shared.auth.principal import Principal
 from shared.contracts import claims
 from shared.contracts.cursor import Position
@@ -32,21 +33,21 @@ async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
 
     Accept first: a refusal before that reaches a browser as 1006, without its reason.
     """
+    parts: ChatParts = scope["state"]["chat"]
     websocket = WebSocket(scope, receive, send)
-    parts: ChatParts = websocket.state.chat
     await websocket.accept()
     departed = handover_of(scope) if parts.sockets is not None else None
     if parts.sockets is not None and departed is not None:
-        serve_pooled(parts, parts.sockets, departed, websocket)
+        await serve_pooled(parts, parts.sockets, departed, scope)
     else:
         await serve_asgi(parts, websocket)
 
 
-def serve_pooled(parts: ChatParts, context: SocketContext, departed: Departed, websocket: WebSocket) -> None:
+async def serve_pooled(parts: ChatParts, context: SocketContext, departed: Departed, scope: Scope) -> None:
     """Put a connection that has left the server into the pool; its session lives there."""
     connection = PooledWebSocket(context, departed.fd)
     connection.session = session = ChatSession(parts, connection)
-    connection.begin(begin(session, websocket), departed.early)
+    await connection.begin(begin(session, parts, scope), departed.early)
 
 
 async def serve_asgi(parts: ChatParts, websocket: WebSocket) -> None:
@@ -54,31 +55,30 @@ async def serve_asgi(parts: ChatParts, websocket: WebSocket) -> None:
     connection = AsgiWebSocket(websocket, parts.limits)
     session = ChatSession(parts, connection)
     try:
-        await connection.run(begin(session, websocket), session.receive)
+        await connection.run(begin(session, parts, websocket.scope), session.receive)
     finally:
         session.close()
 
 
-async def begin(session: ChatSession, websocket: WebSocket) -> None:
+async def begin(session: ChatSession, parts: ChatParts, scope: Scope) -> None:
     """Check origin, rooms and credential in this order; without a credential the first frame must bring one."""
-    parts: ChatParts = websocket.state.chat
     try:
-        credential = find_credential(websocket.scope)
-        parts.authenticator.check_origin(websocket.scope, credential)
-        wanted = _wanted_rooms(websocket, parts)
-        principal = await parts.authenticator.request(websocket.scope) if credential else None
+        credential = find_credential(scope)
+        parts.authenticator.check_origin(scope, credential)
+        wanted = _wanted_rooms(query_fields(scope), parts.settings)
+        principal = await parts.authenticator.holder(credential) if credential else None
     except FanfareError as error:
         session.refuse(error)
         return
     await session.open(principal, wanted)
 
 
-def _wanted_rooms(websocket: WebSocket, parts: ChatParts) -> dict[str, str | None]:
+def _wanted_rooms(query: list[tuple[str, str]], settings: ChatSettings) -> dict[str, str | None]:
     return pair_cursors(
-        websocket.query_params.getlist("room"),
-        websocket.query_params.getlist("cursor"),
-        default_room=parts.settings.default_room,
-        limit=parts.settings.max_rooms_per_socket,
+        [value for name, value in query if name == "room"],
+        [value for name, value in query if name == "cursor"],
+        default_room=settings.default_room,
+        limit=settings.max_rooms_per_socket,
     )
 
 

@@ -37,6 +37,10 @@ class Authenticator:
         self.check_origin(scope, credential, stream=stream)
         if credential is None:
             raise Unauthorized
+        return await self.holder(credential)
+
+    async def holder(self, credential: Credential) -> Principal:
+        """Return whose credential this is; for who has found it and checked its origin. Errors as `request`."""
         if credential.kind is CredentialKind.TICKET:
             return self._standing(await redeem(self._broker, self._verifier, credential.value))
         return await self.token(credential.value)

@@ -45,14 +45,29 @@ def find_credential(scope: Scope) -> Credential | None:
     Raises:
         BadInput: the query has too many fields to look at.
     """
-    bearer, query = _bearer(scope), _query(scope)
-    found = {
-        CredentialKind.BEARER: bearer,
-        CredentialKind.COOKIE: cookie(scope, COOKIE),
-        CredentialKind.TICKET: query.get("ticket"),
-        CredentialKind.QUERY: query.get("token"),
-    }
-    return next((Credential(kind, value) for kind, value in found.items() if value), None)
+    if bearer := _bearer(scope):
+        return Credential(CredentialKind.BEARER, bearer)
+    if value := cookie(scope, COOKIE):
+        return Credential(CredentialKind.COOKIE, value)
+    query = {name: value for name, value in query_fields(scope) if value}
+    if ticket := query.get("ticket"):
+        return Credential(CredentialKind.TICKET, ticket)
+    if token := query.get("token"):
+        return Credential(CredentialKind.QUERY, token)
+    return None
+
+
+def query_fields(scope: Scope) -> list[tuple[str, str]]:
+    """Return the fields of the query in order, empty ones among them.
+
+    Raises:
+        BadInput: there are too many of them to look at.
+    """
+    text = scope["query_string"].decode("latin-1")
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError as error:
+        raise BadInput(f"more than {MAX_QUERY_FIELDS} query fields") from error
 
 
 def check_origin(scope: Scope, allowed: Collection[str], *, cookie_used: bool) -> None:
@@ -114,13 +129,6 @@ def _headers(scope: Scope, name: bytes) -> Iterator[str]:
 def _bearer(scope: Scope) -> str | None:
     scheme, _, value = next(_headers(scope, b"authorization"), "").partition(" ")
     return value.strip() if scheme.lower() == "bearer" else None
-
-
-def _query(scope: Scope) -> dict[str, str]:
-    try:
-        return dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS))
-    except ValueError as error:
-        raise BadInput(f"more than {MAX_QUERY_FIELDS} query fields") from error
 
 
 def _origin_allowed(origin: str, scope: Scope, allowed: Collection[str]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 
 from shared.edge.wire.guards import GuardedHttpProtocol, GuardedWebSocketProtocol
-from shared.edge.wire.handover import HandOverHttpProtocol, HandOverWebSocketProtocol
+from shared.edge.wire.http_protocol import HandOverHttpProtocol
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.telemetry.logs import configure_logs
@@ -76,7 +76,7 @@ def make_server(app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> Dr
         port=settings.port,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http=_http_protocol(settings),
-        ws=HandOverWebSocketProtocol if settings.edge_engine == "epoll" else GuardedWebSocketProtocol,
+        ws=GuardedWebSocketProtocol,
         ws_max_size=MAX_WS_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,

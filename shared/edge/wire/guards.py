@@ -31,12 +31,16 @@ class HeadTooLarge(Exception):
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
-    """One HTTP connection, with a bound on the size and the time of a request's head."""
+    """One HTTP connection, with a bound on the size and the time of a request's head.
+
+    Attributes:
+        after_head: what came with the last request's head in one read.
+    """
 
     max_header_bytes = 64 * 1024
     header_timeout_s = 10.0
 
-    _after_head = b""
+    after_head = b""
     _head_bytes = 0
     _seen = b""
     _reading_head = True
@@ -60,8 +64,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Upgrade, and pass on the frames that came in the same read as the handshake: uvicorn drops them."""
         super().handle_websocket_upgrade()
-        if self._after_head:
-            self.transport.get_protocol().data_received(self._after_head)  # type: ignore[attr-defined]
+        if self.after_head:
+            self.transport.get_protocol().data_received(self.after_head)  # type: ignore[attr-defined]
 
     def on_headers_complete(self) -> None:
         """Start the request, unless the head is over its limit although it came in one read."""
@@ -92,7 +96,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Keep what follows the head; its end may be torn over two reads."""
         window = self._seen + data
         end = window.find(b"\r\n\r\n")
-        self._after_head = window[end + 4 :] if end >= 0 else b""
+        self.after_head = window[end + 4 :] if end >= 0 else b""
         self._seen = window[-3:]
 
     def _start_head_timer(self) -> None:

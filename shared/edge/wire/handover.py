@@ -17,13 +17,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-from uvicorn.server import ServerState
-from websockets.http11 import Request
-
-from shared.edge.wire.guards import GuardedHttpProtocol, GuardedWebSocketProtocol
-
 EXTENSION = "fanfare.handover"
-MAX_EARLY_BYTES = 64 * 1024
 
 
 class Departed(NamedTuple):
@@ -48,91 +42,14 @@ def handover_of(scope: Mapping[str, Any]) -> Departed | None:
     return hand_over() if hand_over is not None else None
 
 
-class HandOverHttpProtocol(GuardedHttpProtocol):
-    """uvicorn's HTTP protocol, offering the hand-over once a response's head has been sent."""
-
-    def on_message_begin(self) -> None:
-        """Offer the extension with each request."""
-        super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self.hand_over}
-
-    def hand_over(self) -> Departed | None:
-        """Leave with the descriptor; see the module."""
-        cycle = self.cycle
-        chunked = cycle.response_started and cycle.chunked_encoding and self.scope["http_version"] == "1.1"
-        if not chunked or not _can_leave(self.transport):
-            return None
-        departed = _depart(self.transport, b"")
-        cycle.response_complete = True
-        cycle.on_response = lambda: None
-        self.connections.discard(self)
-        self._unset_keepalive_if_required()
-        return departed
-
-
-class HandOverWebSocketProtocol(GuardedWebSocketProtocol):
-    """uvicorn's WebSocket protocol, offering the hand-over once the handshake has been answered."""
-
-    def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._early: bytearray | None = None
-        self._left = False
-
-    def handle_connect(self, event: Request) -> None:
-        """Offer the extension, and hold back what comes before the endpoint has decided."""
-        super().handle_connect(event)
-        if hasattr(self, "scope"):
-            cast("dict[str, Any]", self.scope)["extensions"][EXTENSION] = self.hand_over
-            self._early = bytearray()
-
-    def data_received(self, data: bytes) -> None:
-        """Keep bytes until the connection leaves or stays; a client that sends much before that waits."""
-        if self._early is None:
-            super().data_received(data)
-            return
-        self._early += data
-        if len(self._early) > MAX_EARLY_BYTES:
-            self.transport.pause_reading()
-
-    async def receive(self) -> Any:
-        """Hand a message to an endpoint; one that asks for more than the handshake stays, and gets what was kept."""
-        if self._early is not None and self.handshake_complete:
-            self._stay()
-        return await super().receive()
-
-    def hand_over(self) -> Departed | None:
-        """Leave with the descriptor, or stay; see the module."""
-        if not self.handshake_complete or not _can_leave(self.transport):
-            self._stay()
-            return None
-        early, self._early = bytes(self._early or b""), None
-        self._left = True
-        self.stop_keepalive()
-        return _depart(self.transport, early)
-
-    def _stay(self) -> None:
-        early, self._early = bytes(self._early or b""), None
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
-        if early:
-            super().data_received(early)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection; for one that has left, nothing is lost."""
-        if not self._left:
-            super().connection_lost(exc)
-            return
-        self.connections.discard(self)
-        self.disconnected = self.handshake_complete = True
-
-
-def _can_leave(transport: Any) -> bool:
+def can_leave(transport: Any) -> bool:
     """Whether all that was written is on the wire and nothing stands between us and the socket."""
     encrypted = transport.get_extra_info("sslcontext") is not None
     return not encrypted and not transport.is_closing() and transport.get_write_buffer_size() == 0
 
 
-def _depart(transport: Any, early: bytes) -> Departed:
+def depart(transport: Any, early: bytes) -> Departed:
+    """Take the socket away from its transport: duplicated first, so that no FIN is sent when the transport ends."""
     held: socket.socket = transport.get_extra_info("socket")
     fd = os.dup(held.fileno())
     os.set_blocking(fd, False)

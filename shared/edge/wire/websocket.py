@@ -65,14 +65,14 @@ class PooledWebSocket(PooledWriter):
         self._pings = 0
         self.session: FrameSession
 
-    def begin(self, work: Coroutine[Any, Any, None], early: bytes) -> None:
-        """Join the pool; do `work` first, then handle what came with the handshake and what comes."""
-        self.pool.adopt(self)
+    async def begin(self, work: Coroutine[Any, Any, None], early: bytes) -> None:
+        """Join the pool; do `work` first, then what came with the handshake. What comes later comes to the pool."""
         self._inbound = deque()
-        self.pause()
+        self.reading = False
+        self.pool.adopt(self, reads=False)
         if early:
             self.readable(early)
-        self._context.tasks.spawn(self._work(work), "socket-begin")
+        await self._work(work)
 
     # -- what the session calls ---------------------------------------------------------------------------------------
 

@@ -191,6 +191,7 @@ async def test_what_only_looks_like_a_token_is_refused(verifier: TokenVerifier, 
     changes=st.dictionaries(st.sampled_from([*claims(), "nbf", "session_exp"]), CLAIM_VALUES, max_size=4),
 )
 def test_what_holds_here_holds_for_pyjwt_too(header: dict[str, Any], changes: dict[str, Any]) -> None:
+    changes = {name: value for name, value in changes.items() if (name, value) != ("nbf", None)}  # null: not said
     token = signed_by_hand(GOOD_HEADER | header, json.dumps(claims() | changes).encode())
     try:
         holder = asyncio.run(

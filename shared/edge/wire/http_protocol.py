@@ -1,0 +1,50 @@
+"""uvicorn's HTTP protocol, which a connection can leave: a stream after its head, a WebSocket after its handshake."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, cast
+
+from shared.edge.wire.guards import GuardedHttpProtocol
+from shared.edge.wire.handover import EXTENSION, Departed, can_leave, depart
+from shared.edge.wire.handshake import BadHandshake, read_handshake, refusal
+from shared.edge.wire.upgrade import Upgrade
+
+
+class HandOverHttpProtocol(GuardedHttpProtocol):
+    """One HTTP connection, offering the hand-over (`handover.py`)."""
+
+    def on_message_begin(self) -> None:
+        """Offer the extension with each request."""
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self.hand_over}
+
+    def hand_over(self) -> Departed | None:
+        """Leave with the descriptor; None if it cannot be now."""
+        cycle = self.cycle
+        chunked = cycle.response_started and cycle.chunked_encoding and self.scope["http_version"] == "1.1"
+        if not chunked or not can_leave(self.transport):
+            return None
+        departed = depart(self.transport, b"")
+        cycle.response_complete = True
+        cycle.on_response = lambda: None
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()
+        return departed
+
+    def handle_websocket_upgrade(self) -> None:
+        """Answer the handshake in our own way, if the connection can leave at all."""
+        if not can_leave(self.transport):
+            super().handle_websocket_upgrade()
+            return
+        try:
+            if self.cycle is not None and not self.cycle.response_complete:
+                raise BadHandshake(HTTPStatus.BAD_REQUEST, "a request before it has not been answered yet")
+            handshake = read_handshake(self.parser.get_method(), self.parser.get_http_version(), self.headers)
+            Upgrade(self, handshake, self.after_head).start()
+        except BadHandshake as error:
+            self.transport.write(refusal(error.status, error.headers, str(error).encode()))
+            self.transport.close()
+            return
+        self.connections.discard(self)
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does: they refer to each other
