@@ -18,6 +18,7 @@ from services.chat.typing import Typing
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.frames import MAX_FRAME_BYTES
+from shared.edge.canary import encode_canary
 from shared.edge.event import make_event
 from shared.edge.hub import Hub
 from shared.edge.overflow import OverflowLimits
@@ -60,7 +61,7 @@ def create_app(
 async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stack: AsyncExitStack) -> ChatParts:
     hub = Hub(
         edge.broker,
-        encoders={subjects.CHAT: encode_message},
+        encoders={subjects.CHAT: encode_message, subjects.CANARY: encode_canary},
         deadletters=edge.deadletters,
         metrics=metrics,
         on_resync=_resync,
@@ -76,6 +77,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         stack.push_async_callback(part.close)
         await part.start()
     await typing.start()
+    edge.listen(hub, metrics)
     edge.hold(sessions)
     limits = OverflowLimits(lossless_bytes=settings.backlog_bytes)
     frame_limits = frames.Limits(max_message_bytes=MAX_FRAME_BYTES)

@@ -16,6 +16,7 @@ from services.notifications.statuses import StatusBoard
 from services.notifications.stream import StreamSession
 from services.notifications.watchlists import Watchlist, Watchlists
 from shared.contracts import subjects
+from shared.edge.canary import encode_canary
 from shared.edge.commands import Commands
 from shared.edge.hub import Hub
 from shared.edge.overflow import OverflowLimits
@@ -57,7 +58,7 @@ async def _make_parts(
     broker = edge.broker
     hub = Hub(
         broker,
-        encoders={subjects.NOTIFY: encode_notice},
+        encoders={subjects.NOTIFY: encode_notice, subjects.CANARY: encode_canary},
         deadletters=edge.deadletters,
         metrics=metrics,
         on_resync=_resync,
@@ -80,6 +81,7 @@ async def _make_parts(
         stack.push_async_callback(part.close)
         await part.start()
     await statuses.start()
+    edge.listen(hub, metrics)
     edge.hold(sessions)
     return NotificationsParts(
         settings=settings,

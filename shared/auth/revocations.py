@@ -1,8 +1,8 @@
 """Revoked sessions, known on every edge within the time a message takes.
 
 The auth service stores each revocation in the stream REVOKED, which repeats it live. An edge listens first, then
-reads what is stored; it reads again after every lost link, when the chain of a user's revocations shows a gap, and
-every `RECONCILE_S` whatever happens, since live messages may be lost in silence.
+reads what is stored; it reads again after every lost link, when the stream has a new leader, when the chain of a
+user's revocations shows a gap, and every `RECONCILE_S` whatever happens, since live messages may be lost in silence.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Revocations:
 
     async def _listen(self) -> None:
         await self._broker.subscribe(subjects.ALL_REVOKED, self._on_live)
+        # A leader that fell may not have repeated what it stored last.
+        await self._broker.subscribe(subjects.leader_elected(subjects.REVOKED), lambda _news: self._stale.set())
 
     async def _load(self) -> None:
         for last in await self._broker.read_last(subjects.REVOKED, [subjects.STORED_REVOKED]):

@@ -170,6 +170,10 @@ class JetStreamBroker:
         """Call `callback` whenever the link is back."""
         self._link.on_restored(callback)
 
+    async def renew(self) -> None:
+        """Give the link up; it comes back by itself, at the next server."""
+        await self._link.renew()
+
     def usable(self) -> bool:
         """Say whether the link is up."""
         return self._link.usable()

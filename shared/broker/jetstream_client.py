@@ -26,6 +26,7 @@ import asyncio
 from typing import Any, cast
 
 from nats.aio.client import Client, Srv
+from nats.errors import StaleConnectionError
 from nats.protocol import command
 
 from shared.broker.jetstream_parser import BurstParser, Receiver
@@ -102,6 +103,10 @@ class ThinClient(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+
+    async def renew(self) -> None:
+        """Reconnect as if the server had stopped answering, whether or not the read loop still lives."""
+        await self._process_op_err(StaleConnectionError())
 
     async def _process_op_err(self, e: Exception) -> None:
         if not (self.is_closed or self.is_reconnecting):

@@ -171,6 +171,10 @@ class Link:
         """Call `callback` when the link is back."""
         self._restored.append(callback)
 
+    async def renew(self) -> None:
+        """Give this connection up and make the next, with every interest; nothing if that is under way."""
+        await self._client.renew()
+
     def usable(self) -> bool:
         """Say whether the link is up."""
         return bool(self._client.is_connected)

@@ -105,8 +105,9 @@ class Broker(Protocol):
         """Send to whoever listens now. While the broker is away it is dropped and counted, and nothing is raised."""
 
     async def subscribe(self, pattern: str, handler: Handler) -> Subscription:
-        """Call `handler` for each message; the server knows of the interest when this returns.
+        """Call `handler` for each message; the server of this link knows of the interest when this returns.
 
+        Others of its cluster learn of it within the moment that a route takes: what they are sent meanwhile is missed.
         Messages on `live.…` carry `seq`, `last_seq`, `time_ms` and, for keys, `gone`.
         """
 
@@ -189,6 +190,9 @@ class Broker(Protocol):
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the link was lost and is back: messages may have been missed."""
+
+    async def renew(self) -> None:
+        """Make the link anew, every subscription with it, for whoever has reason to think that it is deaf."""
 
     def usable(self) -> bool:
         """Say whether the link is up now, without asking the server."""

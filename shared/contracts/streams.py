@@ -104,6 +104,16 @@ STREAMS: tuple[StreamSpec, ...] = (
         in_memory=True,
         counter=True,
     ),
+    StreamSpec(
+        subjects.CANARY,
+        ("edge.canary.*.*",),
+        max_age_s=60,
+        max_per_subject=1,
+        max_bytes=1 << 20,
+        in_memory=True,
+        republish=True,
+        dedupe_window_s=0.1,
+    ),
 )
 
 BUCKETS: tuple[BucketSpec, ...] = (

@@ -20,6 +20,7 @@ STATUS = "STATUS"
 REVOKED = "REVOKED"
 DEADLETTER = "DEADLETTER"
 COUNTERS = "COUNTERS"
+CANARY = "CANARY"
 
 # Buckets of keys.
 LEASES = "leases"
@@ -103,6 +104,16 @@ def session_command(edge: str, session: str) -> str:
 def session_commands(edge: str) -> str:
     """Pattern of all commands to the sessions of one edge."""
     return f"edge.session.{require_id(edge, 'edge')}.*.cmd"
+
+
+def canary(service: str, edge: str) -> str:
+    """What one edge says to itself, through the broker (stream CANARY)."""
+    return f"edge.canary.{require_id(service, 'service')}.{require_id(edge, 'edge')}"
+
+
+def leader_elected(stream: str) -> str:
+    """Where the server says that `stream` has a new leader (NATS: JetStream advisories)."""
+    return f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{require_id(stream, 'stream')}"
 
 
 def counter(kind: str, owner: str, window: int) -> str:

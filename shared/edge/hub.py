@@ -5,8 +5,8 @@ The algorithm is ADR 0003. In short, for one subject:
 * open: subscribe to its live repeat, then ask the leader for its last sequence. What was stored before is behind the
   cursor; what comes after arrives live or is found missing.
 * live: in order -> emit; a gap -> wait, and fill from the stream.
-* reconcile: every few seconds, and at once after a reconnect, compare quiet topics with the stream: a message whose
-  live repeat was lost and that nothing follows shows up in no chain.
+* reconcile: every few seconds, and at once after a reconnect or when the stream has a new leader, compare quiet topics
+  with the stream: a message whose live repeat was lost and that nothing follows shows up in no chain.
 * attach: replay from the client's position, from the ring or the stream, to the cursor, and join without a seam.
 """
 
@@ -27,12 +27,13 @@ from shared.edge.listener import Listener
 from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
 from shared.edge.replay import Gap, Replayer
 from shared.edge.topic import Topic
-from shared.errors import BadInput, FanfareError
+from shared.errors import BadInput, FanfareError, Unavailable
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
 RECONCILE_PAGE = 500
 LINGER_S = 30.0
+STALE_AFTER_S = 10.0
 
 Encoder = Callable[[Message, str], Event]
 """Validates a stored message and encodes it once, given the epoch; raises BadInput for what must reach no client."""
@@ -98,6 +99,9 @@ class Hub:
     async def start(self) -> None:
         """Begin to reconcile."""
         self._broker.on_reconnect(self._reconciler.wake)
+        for stream in self._encoders:
+            # Only the leader repeats what is stored: what it had not repeated when it lost the lead, nobody repeats.
+            await self._broker.subscribe(subjects.leader_elected(stream), lambda _news: self._reconciler.wake())
         self._tasks.spawn(self._reconciler.run(), "hub-reconcile")
 
     async def close(self) -> None:
@@ -106,6 +110,15 @@ class Hub:
         for interest in self._interests.values():
             await interest.subscription.close()
         self._interests.clear()
+
+    async def ready(self) -> None:
+        """Pass while what clients are told is compared with the broker: a readiness check.
+
+        Raises:
+            Unavailable: it could not be for STALE_AFTER_S; other edges know more.
+        """
+        if self._clock() - self._reconciler.done_at_s > STALE_AFTER_S:
+            raise Unavailable(f"not compared with the broker for {STALE_AFTER_S:g} s")
 
     # -- what sessions ask --------------------------------------------------------------------------------------------
 
@@ -224,7 +237,8 @@ class Hub:
         await self._drop_idle()
         await self._check_epochs()
         topics = [interest.topic for interest in self._interests.values()]
-        quiet = [topic for topic in topics if everything or not topic.was_live]
+        # A canary is to be heard, not read: see `shared.edge.canary`.
+        quiet = [topic for topic in topics if topic.stream != subjects.CANARY and (everything or not topic.was_live)]
         for topic in topics:
             topic.was_live = False
         for start in range(0, len(quiet), RECONCILE_PAGE):

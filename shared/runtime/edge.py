@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,18 +15,18 @@ from shared.auth.tokens import TokenVerifier
 from shared.broker.jetstream import JetStreamBroker
 from shared.broker.metrics import BrokerMetrics
 from shared.broker.port import Broker
-from shared.clock import monotonic_s
+from shared.edge.canary import Canary
 from shared.edge.deadletters import DeadLetters
+from shared.edge.hub import Hub
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
 from shared.edge.wire.pool import Pool
+from shared.runtime.lag import LoopLag
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.runtime.status import publish_status
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
-
-LAG_PROBE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,13 @@ class Edge:
     _settings: ServiceSettings
     _revocations: Revocations
     _lifecycle: Lifecycle
+
+    def listen(self, hub: Hub, metrics: Metrics) -> None:
+        """Not be ready while a service's hub hears nothing, or cannot compare what it heard with the broker."""
+        canary = Canary(self.broker, hub, self._name, self._settings.instance, metrics)
+        self._lifecycle.add_check(f"{self._name}.hub", hub.ready)
+        self._lifecycle.add_check(f"{self._name}.canary", canary.ready)
+        self.tasks.spawn(canary.run(), "canary")
 
     def hold(self, sessions: Sessions) -> None:
         """Look after a service's sessions: end the revoked ones, ask all to leave at a stop, say how many there are."""
@@ -74,7 +80,9 @@ async def open_edge(
         tasks.spawn(keys.run(), "keys")
         tasks.spawn(revocations.run(), "revocations")
         tasks.spawn(wheel.run(), "wheel")
-        tasks.spawn(_watch_lag(metrics), "loop-lag")
+        lag = LoopLag(metrics)
+        lifecycle.add_check(f"{name}.loop", lag.ready)
+        tasks.spawn(lag.run(), "loop-lag")
         try:
             authenticator = Authenticator(verifier, broker, revocations, settings.allowed_origins)
             pool = _start_pool(settings, metrics, tasks, heartbeat_s)
@@ -111,12 +119,3 @@ async def connect_broker(
 
     tasks.spawn(end_when_closed(), "broker-closed")
     return broker
-
-
-async def _watch_lag(metrics: Metrics) -> None:
-    """Measure how late the loop runs what is due: the first sign of an edge with too much to do."""
-    lag = metrics.histogram("loop_lag_seconds", "How late the event loop runs what is due")
-    while True:
-        due = monotonic_s() + LAG_PROBE_S
-        await asyncio.sleep(LAG_PROBE_S)
-        lag.observe(max(0.0, monotonic_s() - due))

@@ -89,7 +89,7 @@ async def as_chat(broker: Broker) -> None:
     ):
         await use_key(broker, bucket, *key)
         await broker.read_last(subjects.bucket_stream(bucket), [subjects.bucket_keys(bucket)])
-    await as_edge(broker)
+    await as_edge(broker, "chat", subjects.CHAT)
 
 
 async def as_notifications(broker: Broker) -> None:
@@ -120,11 +120,19 @@ async def as_notifications(broker: Broker) -> None:
     await broker.read_last(subjects.PRICES, [subjects.ALL_PRICES])
     await broker.read_last(subjects.STATUS, [subjects.ALL_STATUS])
     await use_key(broker, subjects.WATCHLISTS, user)
-    await as_edge(broker)
+    await as_edge(broker, "notifications", subjects.NOTIFY)
 
 
-async def as_edge(broker: Broker) -> None:
-    """Do what every edge does: admit tickets once, and know what was revoked."""
+async def as_edge(broker: Broker, service: str, stream: str) -> None:
+    """Do what every edge does: admit tickets once, know what was revoked, hear itself and of new leaders."""
+    canary = subjects.canary(service, new_id())
+    await broker.subscribe(subjects.live(canary), ignore)
+    await broker.publish(canary, b"{}")
+    await broker.state(subjects.CANARY)
+    await broker.last_seq(subjects.CANARY, canary)
+    await broker.read_after(subjects.CANARY, canary, 0, limit=1)
+    for led in (stream, subjects.REVOKED, subjects.CANARY):
+        await broker.subscribe(subjects.leader_elected(led), ignore)
     await broker.put(subjects.TICKETS, new_id(), value=b"1", expect=0, ttl_s=60)
     await broker.read_last(subjects.REVOKED, [subjects.STORED_REVOKED])
     await broker.read_after(subjects.REVOKED, subjects.revoked(new_id()), 0, limit=10)

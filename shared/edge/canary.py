@@ -1,0 +1,94 @@
+"""The canary: an edge that does not hear itself through the broker is deaf to everybody.
+
+Once a second the edge has the broker store a word of its own, and listens for it as a client does: by the live repeat,
+its one link, the hub and the fan-out. A link that answers pings can still be deaf: a server may have lost an interest,
+or a cluster a route. Deaf for DEAF_AFTER_S, the edge makes its link anew, with another server where there is one; deaf
+for as long again, it is not ready. Its clients go on meanwhile: the hub reads what it does not hear (ADR 0003).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn
+
+from pydantic_core import to_json
+
+from shared.broker.port import Broker, Message
+from shared.clock import Clock, monotonic_s, now_ms
+from shared.contracts import subjects
+from shared.edge.event import Event
+from shared.edge.hub import Hub
+from shared.errors import FanfareError, Unavailable
+from shared.telemetry.logs import get_logger
+from shared.telemetry.metrics import Metrics
+
+EVERY_S = 1.0
+DEAF_AFTER_S = 5.0
+UNREADY_AFTER_S = 2 * DEAF_AFTER_S
+
+
+def encode_canary(message: Message, _epoch: str) -> Event:
+    """Return the event of a canary; it reaches no client."""
+    return Event("canary", message.data)
+
+
+class Canary:
+    """One edge's word to itself. It is a listener of the hub like any client's session."""
+
+    user_id = ""
+
+    def __init__(
+        self, broker: Broker, hub: Hub, service: str, edge: str, metrics: Metrics, clock: Clock = monotonic_s
+    ) -> None:
+        self._broker, self._hub, self._clock = broker, hub, clock
+        self._subject = subjects.canary(service, edge)
+        self._heard_at_s = self._renewed_at_s = clock()
+        self._renewals = metrics.counter("edge_links_renewed", "Links to NATS made anew because the edge was deaf")
+        deaf = metrics.gauge("edge_deaf_seconds", "For how long the edge has not heard itself", ["service"])
+        deaf.labels(service).set_function(self.deaf_s)
+        self._log = get_logger()
+
+    def deaf_s(self) -> float:
+        """Return for how long it has heard nothing of itself; up to EVERY_S is nothing to worry about."""
+        return self._clock() - self._heard_at_s
+
+    async def ready(self) -> None:
+        """Pass while the edge hears itself: a readiness check.
+
+        Raises:
+            Unavailable: it has been deaf for UNREADY_AFTER_S.
+        """
+        if self.deaf_s() > UNREADY_AFTER_S:
+            raise Unavailable(f"this edge has not heard itself for {self.deaf_s():.0f} s")
+
+    async def run(self) -> NoReturn:
+        """Speak and listen for ever; the owner keeps the task."""
+        while True:
+            try:
+                await self._speak()
+            except FanfareError as error:
+                self._log.warning("canary_failed", reason=str(error))
+            if min(self.deaf_s(), self._clock() - self._renewed_at_s) > DEAF_AFTER_S:
+                await self._renew_link()
+            await asyncio.sleep(EVERY_S)
+
+    def deliver(self, _event: Event) -> None:
+        """Hear it."""
+        self._heard_at_s = self._clock()
+
+    async def writable(self) -> None:
+        """Take as much as there is."""
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    async def _speak(self) -> None:
+        if self not in self._hub.listeners(self._subject):
+            here = await self._hub.position(subjects.CANARY, self._subject)
+            await self._hub.attach(subjects.CANARY, self._subject, self, here)
+        await self._broker.publish(self._subject, to_json({"timestamp": now_ms()}))
+
+    async def _renew_link(self) -> None:
+        self._log.error("edge_deaf", seconds=round(self.deaf_s(), 1))
+        self._renewals.inc()
+        self._renewed_at_s = self._clock()
+        await self._broker.renew()
