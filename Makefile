@@ -8,7 +8,7 @@ PAGE_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/v
 COMPOSE := docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help run notify page check fmt test unit up down logs smoke conformance bench bench-quick lock clean
+.PHONY: help run notify page check fmt test unit up down logs smoke conformance bench bench-quick bench-million lock clean
 
 ##@ Use it
 run: $(STATE)/suite page ## Start everything in one process: NATS, the four services, the page (PORT, default 8080)
@@ -56,6 +56,9 @@ bench: $(STATE)/dev ## Measure beside peers, fifteen minutes: tables, and JSON a
 
 bench-quick: $(STATE)/dev ## The same, small: fails when a delivery is missing or a ratio has got worse
 	$(BIN)/python -m bench --quick --json bench/results/quick.json
+
+bench-million: $(STATE)/dev ## Hold as many idle connections as this machine can (CONNECTIONS, EDGES, SECONDS, TRANSPORT)
+	$(BIN)/python -m bench.million --connections $(or $(CONNECTIONS),1000000) --edges $(or $(EDGES),53) --seconds $(or $(SECONDS),60) --transport $(or $(TRANSPORT),websocket)
 
 page: ## Build the browser page (needs npm; says so if it is not there)
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(STATE)/page; \

@@ -56,6 +56,17 @@ def slab_bytes() -> int:
     return _kilobytes("/proc/meminfo", "Slab") * 1024
 
 
+def socket_buffer_bytes() -> int:
+    """Return what TCP holds in buffers, of all processes on the machine (/proc/net/sockstat, in pages)."""
+    line = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    return int(line.split()[-1]) * PAGE_BYTES
+
+
+def available_bytes() -> int:
+    """Return the memory that processes could still get without swapping."""
+    return _kilobytes("/proc/meminfo", "MemAvailable") * 1024
+
+
 def raise_descriptor_limit() -> int:
     """Allow this process and its children as many file descriptors as they may have; return how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -17,11 +17,16 @@ ISSUER = AUDIENCE = "fanfare"
 
 
 class Mint:
-    """Signs what a test asks for, sensible or not."""
+    """Signs what a test asks for, sensible or not; given the `secret` of another one, what that one signs."""
 
-    def __init__(self) -> None:
-        self._key = Ed25519PrivateKey.generate()
-        self._kid = new_id("k")
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(secret) if secret else Ed25519PrivateKey.generate()
+        self._kid = f"k{self._key.public_key().public_bytes_raw().hex()[:16]}"
+
+    @property
+    def secret(self) -> bytes:
+        """The private key, for another process."""
+        return self._key.private_bytes_raw()
 
     @property
     def jwks(self) -> bytes:
