@@ -105,14 +105,16 @@ def table(rows: list[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     lines = [["server", *names, "version"]]
     for row in rows:
-        figures = [_number(row.figures[name]) if name in row.figures else "" for name in names]
+        figures = [number(row.figures[name]) if name in row.figures else "" for name in names]
         lines.append([row.server, *figures, "; ".join(filter(None, [row.version, row.note]))])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Return a figure with three digits that matter."""
+    if value == int(value):
+        return f"{value:,.0f}"
     if value and abs(value) < 100:
         return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:,.0f}"

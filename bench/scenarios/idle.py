@@ -98,6 +98,7 @@ async def _measure(server: Server, clients: int, name: str = "") -> Row:
         "connects_per_s": clients / taken_s,
         "generator_busy": generator_s / taken_s,
         "slab_kib_both_ends": slab / clients / 1024,
+        "rss_mib_before": rss_before / 1024**2,
         "connections": clients,
     }
     return Row(NAME, name or server.name, server.version, figures)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from bench.load import MARK, BenchFailed, Client, Crowd, Door, StampedClient, content, text_frame
-from bench.report import Check, Report
+from bench.report import Check, Report, Row
 from bench.resuming import ResumingClient, check_nothing_astray
 from bench.scenarios.prices import PriceClient
+from bench.tables import fill, merge
 
 DOOR = Door(0, lambda _number: b"GET", b"\r\n\r\n")
 
@@ -141,3 +144,20 @@ def test_a_broken_bound_or_a_void_scenario_makes_the_run_bad() -> None:
     assert Report("bench", checks=[Check("ratio", 1.0, 1.0)]).good
     assert not Report("bench", checks=[Check("ratio", 1.01, 1.0)]).good
     assert not Report("bench", void=["broadcast: 9 of 10 deliveries"]).good
+
+
+def test_a_document_is_filled_from_the_last_run_that_has_a_scenario() -> None:
+    def run(connections: float, value: float) -> dict[str, Any]:
+        figures = {"connections": connections, "rss_kib_per_connection": value}
+        report = Report("bench", machine={"cores": 2}, rows=[Row("idle", "Fanfare", "v1", figures)])
+        report.checks = [Check("KiB", value, 1.0)]
+        return json.loads(json.dumps(asdict(report)))  # type: ignore[no-any-return]
+
+    document = "a\n<!-- figures: {} -->\nold\n<!-- end -->\nz"
+    results = merge([run(10, 3.14159), run(10, 0.5)])
+    filled = fill(document.format("idle"), results)
+    assert filled.startswith("a\n<!-- figures: idle -->\n| server | connections |")
+    assert "| Fanfare | 10 | 0.50 |" in filled
+    assert "old" not in filled
+    assert "| KiB | 0.50 | 1 |  |" in fill(document.format("goals"), results)
+    assert fill(document.format("rooms"), results) == document.format("rooms")
