@@ -195,6 +195,11 @@ class Link:
         if not self.usable() or not await self._client.barrier(ANSWER_TIMEOUT_S):
             raise Unavailable("NATS does not answer")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the link is closed for good."""
+        return self._closed.is_set()
+
     async def closed(self) -> None:
         """Return when the link is closed for good."""
         await self._closed.wait()

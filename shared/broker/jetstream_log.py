@@ -9,8 +9,8 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic_core import from_json
 
@@ -38,9 +38,15 @@ MAX_SCAN = 100_000
 
 RETRY_PAUSE_S = 0.2
 
+READ_DEADLINE_S = 8.0
+"""How long a read waits for a leader who answers."""
+
 _API = "$JS.API"
 _MESSAGE_NOT_FOUND, _TOO_MANY_RESULTS = 404, 413
 _NO_MESSAGE = 10037
+
+
+Read = TypeVar("Read")
 
 
 class TooManySubjects(Unavailable):
@@ -89,6 +95,13 @@ class JetStreamLog:
 
     async def last(self, stream: str, subject: str) -> Message | None:
         """Return the last message of a subject, a key's marker among them; None if there is none."""
+        return await self._patiently(lambda: self._last(stream, subject))
+
+    async def state(self, stream: str) -> StreamState:
+        """Return the stream's state; its epoch is when it was made, and an operator's bump (`metadata.epoch`)."""
+        return await self._patiently(lambda: self._state(stream))
+
+    async def _last(self, stream: str, subject: str) -> Message | None:
         answer = await self._api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
         error = answer.get("error")
         if error and error.get("err_code") == _NO_MESSAGE:
@@ -98,8 +111,7 @@ class JetStreamLog:
         data = base64.b64decode(message.get("data", ""))
         return wire.leader_message(subject, data, raw, message["seq"], message["time"])
 
-    async def state(self, stream: str) -> StreamState:
-        """Return the stream's state; its epoch is when it was made, and an operator's bump (`metadata.epoch`)."""
+    async def _state(self, stream: str) -> StreamState:
         info = _require(await self._api(f"STREAM.INFO.{stream}"), f"stream {stream}")
         bump = info["config"].get("metadata", {}).get("epoch", "")
         epoch = base36(wire.time_ms(info["created"].encode())) + (tag(bump) if bump else "")
@@ -180,9 +192,20 @@ class JetStreamLog:
         answer: dict[str, Any] = json.loads(reply.data)
         return answer
 
+    async def _patiently(self, read: Callable[[], Awaitable[Read]]) -> Read:
+        """Read; while nobody can answer, again for up to READ_DEADLINE_S: a new leader takes some 5 s."""
+        until_s = time.monotonic() + READ_DEADLINE_S
+        while True:
+            try:
+                return await read()
+            except Unavailable as error:
+                if time.monotonic() > until_s or self._link.is_closed:
+                    raise
+                await self._pause(until_s, error)
+
     async def _pause(self, until_s: float, error: Unavailable) -> None:
-        """Wait before the next try: for the link, and a moment where the server answered that it cannot."""
-        if not isinstance(error, NoAnswer) and self._link.usable():
+        """Wait before the next try: for the link, and a moment where no time has passed yet."""
+        if not isinstance(error, NoAnswer):
             await asyncio.sleep(RETRY_PAUSE_S)
         await self._link.up(max(0.0, until_s - time.monotonic()))
 

@@ -9,6 +9,9 @@ Three kinds of traffic, each with its own promise:
   ephemeral, so a reader that must miss nothing compares the chain `last_seq -> seq` and reads what is missing.
 * **keys** (`get`, `put`, `delete`): last value wins, unless `expect` names the revision that must still hold.
 
+Where one of several servers leads, what asks the leader (`append`, `last_seq`, `state`, `get`, `put`, `delete`) waits
+through a change of leader, some seconds.
+
 The contract test in `tests/contract` belongs to this file: an adapter that does not pass it is not one.
 
 Errors: `Unavailable` when the broker cannot answer now, `OutcomeUnknown` from `append`, `count`, `put` and `delete`

@@ -3,7 +3,8 @@
 Once a second the edge has the broker store a word of its own, and listens for it as a client does: by the live repeat,
 its one link, the hub and the fan-out. A link that answers pings can still be deaf: a server may have lost an interest,
 or a cluster a route. Deaf for DEAF_AFTER_S, the edge makes its link anew, with another server where there is one; deaf
-for as long again, it is not ready. Its clients go on meanwhile: the hub reads what it does not hear (ADR 0003).
+for as long again, it is not ready. It tries again, ever more rarely: a new link costs half a second. Its clients go on
+meanwhile: the hub reads what it does not hear (ADR 0003).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from shared.telemetry.metrics import Metrics
 EVERY_S = 1.0
 DEAF_AFTER_S = 5.0
 UNREADY_AFTER_S = 2 * DEAF_AFTER_S
+MAX_PATIENCE_S = 60.0
 
 
 def encode_canary(message: Message, _epoch: str) -> Event:
@@ -43,6 +45,7 @@ class Canary:
         self._broker, self._hub, self._clock = broker, hub, clock
         self._subject = subjects.canary(service, edge)
         self._heard_at_s = self._renewed_at_s = clock()
+        self._patience_s = DEAF_AFTER_S
         self._renewals = metrics.counter("edge_links_renewed", "Links to NATS made anew because the edge was deaf")
         deaf = metrics.gauge("edge_deaf_seconds", "For how long the edge has not heard itself", ["service"])
         deaf.labels(service).set_function(self.deaf_s)
@@ -68,13 +71,13 @@ class Canary:
                 await self._speak()
             except FanfareError as error:
                 self._log.warning("canary_failed", reason=str(error))
-            if min(self.deaf_s(), self._clock() - self._renewed_at_s) > DEAF_AFTER_S:
+            if min(self.deaf_s(), self._clock() - self._renewed_at_s) > self._patience_s:
                 await self._renew_link()
             await asyncio.sleep(EVERY_S)
 
     def deliver(self, _event: Event) -> None:
         """Hear it."""
-        self._heard_at_s = self._clock()
+        self._heard_at_s, self._patience_s = self._clock(), DEAF_AFTER_S
 
     async def writable(self) -> None:
         """Take as much as there is."""
@@ -90,5 +93,5 @@ class Canary:
     async def _renew_link(self) -> None:
         self._log.error("edge_deaf", seconds=round(self.deaf_s(), 1))
         self._renewals.inc()
-        self._renewed_at_s = self._clock()
+        self._renewed_at_s, self._patience_s = self._clock(), min(2 * self._patience_s, MAX_PATIENCE_S)
         await self._broker.renew()
