@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from shared.clock import Clock, monotonic_s
+from shared.errors import RateLimited
 
 
 class TokenBucket:
@@ -25,6 +27,35 @@ class TokenBucket:
             return False
         self._tokens -= tokens
         return True
+
+    def require(self, what: str) -> None:
+        """Take one token for `what`.
+
+        Raises:
+            RateLimited: there is none; it says when there will be.
+        """
+        if not self.take():
+            wait_s = (1.0 - self._tokens) / self._rate_per_s
+            raise RateLimited(f"too many {what}", retry_after_ms=int(wait_s * 1000) + 1)
+
+
+class Buckets:
+    """A bucket for each key, of the last `max_keys` that were used; one that was forgotten begins full again."""
+
+    def __init__(self, rate_per_s: float, burst: float, *, max_keys: int = 10_000, clock: Clock = monotonic_s) -> None:
+        self._rate_per_s, self._burst, self._max_keys, self._clock = rate_per_s, burst, max_keys, clock
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def require(self, key: str, what: str) -> None:
+        """Take one token of `key`; errors as `TokenBucket.require`."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = TokenBucket(rate_per_s=self._rate_per_s, burst=self._burst, clock=self._clock)
+            self._buckets[key] = bucket
+            if len(self._buckets) > self._max_keys:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(key)
+        bucket.require(what)
 
 
 @dataclass(frozen=True, slots=True)

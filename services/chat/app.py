@@ -18,6 +18,7 @@ from services.chat.typing import Typing
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.frames import MAX_FRAME_BYTES
+from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.canary import encode_canary
 from shared.edge.event import make_event
 from shared.edge.hub import Hub
@@ -27,10 +28,13 @@ from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.topic import Topic
 from shared.edge.wire import frames
 from shared.edge.wire.websocket import SocketContext
+from shared.limits import Buckets
 from shared.runtime.app import build_app
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
 from shared.telemetry.metrics import Metrics
+
+TRANSPORT = "websocket"
 
 
 def create_app(
@@ -66,10 +70,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         metrics=metrics,
         on_resync=_resync,
     )
-    caps = (
-        SessionLimits(settings.max_sockets_per_user, settings.max_sockets) if settings.limited else SessionLimits(0, 0)
-    )
-    sessions = Sessions(caps, metrics, "websocket")
+    sessions, admission = _make_doors(settings, metrics)
     presence = Presence(edge.broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
     rooms = Rooms(edge.broker, on_private=lambda record: _evict(sessions, record))
     typing = Typing(edge.broker, hub, edge.wheel, metrics)
@@ -87,7 +88,9 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
     )
     return ChatParts(
         settings=settings,
+        admission=admission,
         authenticator=edge.authenticator,
+        calls=Buckets(settings.command_rate_hz, settings.command_burst) if settings.limited else None,
         hub=hub,
         messages=Messages(edge.broker, hub, metrics),
         presence=presence,
@@ -98,6 +101,20 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         wheel=edge.wheel,
         limits=limits,
         sockets=sockets,
+    )
+
+
+def _make_doors(settings: ChatSettings, metrics: Metrics) -> tuple[Sessions, Admission]:
+    """Return what counts connections by user and process, and by address."""
+    if not settings.limited:
+        return Sessions(SessionLimits(), metrics, TRANSPORT), Admission(AdmissionLimits(), metrics, TRANSPORT)
+    return (
+        Sessions(SessionLimits(settings.max_sockets_per_user, settings.max_sockets), metrics, TRANSPORT),
+        Admission(
+            AdmissionLimits(settings.max_sockets_per_address, settings.max_waiting, settings.max_waiting_per_address),
+            metrics,
+            TRANSPORT,
+        ),
     )
 
 

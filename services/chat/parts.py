@@ -11,12 +11,14 @@ from services.chat.settings import ChatSettings
 from services.chat.throttle import MessageThrottle
 from services.chat.typing import Typing
 from shared.auth.authenticator import Authenticator
+from shared.edge.admission import Admission
 from shared.edge.hub import Hub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.presence import Presence
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
 from shared.edge.wire.websocket import SocketContext
+from shared.limits import Buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,14 @@ class ChatParts:
 
     Attributes:
         limits: of each connection's backlog.
+        calls: how many HTTP calls a user may make; None for any number.
         sockets: what pooled connections share; None where connections stay with the server.
     """
 
     settings: ChatSettings
+    admission: Admission
     authenticator: Authenticator
+    calls: Buckets | None
     hub: Hub
     messages: Messages
     presence: Presence

@@ -22,20 +22,32 @@ from shared.contracts.events import Payload
 from shared.contracts.frames import SendMessage
 from shared.contracts.ids import Id
 from shared.contracts.subjects import CHAT
+from shared.edge.admission import address_of
 from shared.edge.connection import AsgiWebSocket
 from shared.edge.wire.handover import Departed, handover_of
 from shared.edge.wire.websocket import PooledWebSocket, SocketContext
 from shared.errors import BadInput, FanfareError
+from shared.runtime.app import problem_response
 
 
 async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
     """`WS /ws/chat?room=a&cursor=…&room=b&cursor=…`.
 
-    Accept first: a refusal before that reaches a browser as 1006, without its reason.
+    Accept first: a refusal before that reaches a browser as 1006, without its reason. Only who takes too many
+    connections is refused before there is one more.
     """
     parts: ChatParts = scope["state"]["chat"]
-    websocket = WebSocket(scope, receive, send)
-    await websocket.accept()
+    websocket, address = WebSocket(scope, receive, send), address_of(scope)
+    try:
+        parts.admission.enter(address, waiting=True)
+    except FanfareError as error:
+        await websocket.send_denial_response(problem_response(error))
+        return
+    try:
+        await websocket.accept()
+    except BaseException:
+        parts.admission.leave(address, waiting=True)
+        raise
     departed = handover_of(scope) if parts.sockets is not None else None
     if parts.sockets is not None and departed is not None:
         await serve_pooled(parts, parts.sockets, departed, scope)
@@ -46,14 +58,14 @@ async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
 async def serve_pooled(parts: ChatParts, context: SocketContext, departed: Departed, scope: Scope) -> None:
     """Put a connection that has left the server into the pool; its session lives there."""
     connection = PooledWebSocket(context, departed.fd)
-    connection.session = session = ChatSession(parts, connection)
+    connection.session = session = ChatSession(parts, connection, address_of(scope))
     await connection.begin(begin(session, parts, scope), departed.early)
 
 
 async def serve_asgi(parts: ChatParts, websocket: WebSocket) -> None:
     """Serve a connection where it is, over ASGI."""
     connection = AsgiWebSocket(websocket, parts.limits)
-    session = ChatSession(parts, connection)
+    session = ChatSession(parts, connection, address_of(websocket.scope))
     try:
         await connection.run(begin(session, parts, websocket.scope), session.receive)
     finally:
@@ -114,7 +126,17 @@ async def chatting(request: Request) -> Principal:
 
 
 Parts = Annotated[ChatParts, Depends(chat_parts)]
-User = Annotated[Principal, Depends(chatting)]
+Sender = Annotated[Principal, Depends(chatting)]
+
+
+async def calling(parts: Parts, user: Sender) -> Principal:
+    """Return who asks, if they may chat and do not call too often."""
+    if parts.calls is not None:
+        parts.calls.require(user.user_id, "calls")
+    return user
+
+
+User = Annotated[Principal, Depends(calling)]
 
 
 def messages_router() -> APIRouter:
@@ -122,7 +144,7 @@ def messages_router() -> APIRouter:
     router = APIRouter(prefix="/api/chat", tags=["messages"])
 
     @router.post("/messages", status_code=201)
-    async def send_message(message: SendMessage, parts: Parts, user: User) -> dict[str, Any]:
+    async def send_message(message: SendMessage, parts: Parts, user: Sender) -> dict[str, Any]:
         """Store a message while the WebSocket is down; the same limit and the same ids as there."""
         room = message.room or parts.settings.default_room
         await parts.rooms.admit(user, room)

@@ -38,10 +38,12 @@ class ChatSession:
     """
 
     __slots__ = (
+        "_address",
+        "_commands",
         "_connection",
         "_parts",
         "_protocol",
-        "_refused_messages",
+        "_refused_frames",
         "_timer",
         "_typing_bucket",
         "_wanted",
@@ -49,12 +51,14 @@ class ChatSession:
         "rooms",
     )
 
-    def __init__(self, parts: ChatParts, connection: Connection) -> None:
-        self._parts, self._connection = parts, connection
+    def __init__(self, parts: ChatParts, connection: Connection, address: str) -> None:
+        """Begin; `address` has been let in (`parts.admission`), and is counted out at the close."""
+        self._parts, self._connection, self._address = parts, connection, address
         self._wanted: dict[str, str | None] | None = None
         self._protocol = ChatProtocol(room=parts.settings.default_room)
+        self._commands: TokenBucket | None = None
         self._typing_bucket: TokenBucket | None = None
-        self._refused_messages = 0
+        self._refused_frames = 0
         self._timer: Timer | None = None
         self.rooms: tuple[str, ...] = ()
         self.principal: Principal
@@ -78,15 +82,19 @@ class ChatSession:
         given_id = None
         try:
             action, given_id = self._protocol.receive(raw)
+            if not isinstance(action, protocol.Store | protocol.ShowTyping):  # these have limits of their own
+                self._require_command()
             await self._perform(action, given_id)
         except RateLimited as error:
-            self._refuse_message(error, given_id)
+            self._refuse_frame(error, given_id)
         except FanfareError as error:
             self.end(error, given_id or frame_id(raw))
+            self._tolerate(error)
 
     def close(self) -> None:
         """The connection is gone: leave every room."""
         self._cancel_timer()
+        self._parts.admission.leave(self._address, waiting=not self._protocol.authenticated)
         if self._protocol.authenticated:
             self._parts.sessions.remove(self)
             for room in self.rooms:
@@ -199,6 +207,7 @@ class ChatSession:
         self._cancel_timer()
         self._parts.sessions.add(self)
         self._protocol.authenticated = True
+        self._parts.admission.known(self._address)
         wanted, self._wanted = self._wanted or {}, None
         entered = {room: await self._enter(room, cursor) for room, cursor in wanted.items()}
         self.deliver(make_event("connected", self._greeting([data for _, data in entered.values()])))
@@ -289,10 +298,25 @@ class ChatSession:
     def _auth_too_late(self) -> None:
         self.end(Unauthorized(f"no auth frame within {self._parts.settings.auth_deadline_s:g} s"))
 
-    def _refuse_message(self, error: RateLimited, given_id: str | None) -> None:
+    def _require_command(self) -> None:
+        if self._parts.settings.limited:
+            self._command_bucket().require("commands on this connection")
+
+    def _tolerate(self, error: FanfareError) -> None:
+        """Let a frame that was wrong cost what a command costs; a client that sends nothing else is closed."""
+        if isinstance(error, BadInput) and self._parts.settings.limited and not self._command_bucket().take():
+            self._connection.close(CloseCode.RATE_LIMITED, "too many frames that are wrong")
+
+    def _command_bucket(self) -> TokenBucket:
+        if self._commands is None:
+            settings = self._parts.settings
+            self._commands = TokenBucket(rate_per_s=settings.command_rate_hz, burst=settings.command_burst)
+        return self._commands
+
+    def _refuse_frame(self, error: RateLimited, given_id: str | None) -> None:
         self.end(error, given_id)
-        self._refused_messages += 1
-        if self._refused_messages >= self._parts.settings.refused_before_close or not self._protocol.authenticated:
+        self._refused_frames += 1
+        if self._refused_frames >= self._parts.settings.refused_before_close or not self._protocol.authenticated:
             self._connection.close(CloseCode.RATE_LIMITED, error.message)
 
     def _wake_after(self, delay_s: float, callback: Callable[[], None]) -> None:

@@ -16,9 +16,13 @@ class ChatSettings(ServiceSettings):
         auth_deadline_s: a WebSocket that came without a credential must send one within this.
         heartbeat_s: a client that heard nothing for 2.5 times this should reconnect.
         message_limit, message_window_s: messages of one user in a window of time, over all edges.
-        refused_before_close: messages refused by the limit on one connection before it is closed with 4029.
+        command_rate_hz, command_burst: joins, leaves, pings, renewals and wrong frames of a connection, HTTP calls of
+            a user: so many a second, and so many at once.
+        refused_before_close: frames refused by a limit on one connection before it is closed with 4029.
         max_rooms_per_socket: rooms that one WebSocket may follow.
-        max_sockets_per_user, max_sockets: connections to this process; 0 for no cap.
+        max_sockets_per_user, max_sockets_per_address, max_sockets: connections to this process; 0 for no cap. Behind a
+            proxy that is not in `trusted_proxies`, all clients have one address.
+        max_waiting, max_waiting_per_address: connections that have not said who they are; 0 for no cap.
         backlog_bytes: what a slow client may have waiting before it is closed with 4080.
         expiry_warning_s: how long before its token expires a client is warned.
     """
@@ -29,9 +33,14 @@ class ChatSettings(ServiceSettings):
     heartbeat_s: float = Field(25.0, gt=0)
     message_limit: int = Field(100, ge=1)
     message_window_s: int = Field(60, ge=1)
+    command_rate_hz: float = Field(10.0, gt=0)
+    command_burst: int = Field(100, ge=1)
     refused_before_close: int = Field(50, ge=1)
     max_rooms_per_socket: int = Field(50, ge=1)
     max_sockets_per_user: int = Field(20, ge=0)
+    max_sockets_per_address: int = Field(2_000, ge=0)
     max_sockets: int = Field(19_000, ge=0)
+    max_waiting: int = Field(2_000, ge=0)
+    max_waiting_per_address: int = Field(500, ge=0)
     backlog_bytes: int = Field(1 << 20, ge=64 * 1024)
     expiry_warning_s: float = Field(30.0, ge=0)

@@ -16,16 +16,20 @@ from services.notifications.statuses import StatusBoard
 from services.notifications.stream import StreamSession
 from services.notifications.watchlists import Watchlist, Watchlists
 from shared.contracts import subjects
+from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.canary import encode_canary
 from shared.edge.commands import Commands
 from shared.edge.hub import Hub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.topic import Topic
+from shared.limits import Buckets
 from shared.runtime.app import build_app
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
 from shared.telemetry.metrics import Metrics
+
+TRANSPORT = "sse"
 
 
 def create_app(
@@ -63,8 +67,7 @@ async def _make_parts(
         metrics=metrics,
         on_resync=_resync,
     )
-    caps = SessionLimits(settings.max_streams_per_user, settings.max_streams)
-    sessions = Sessions(caps if settings.limited else SessionLimits(0, 0), metrics, "sse")
+    sessions, admission = _make_doors(settings, metrics)
     prices = PriceBoard(broker, edge.deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s)
     statuses = StatusBoard(broker, edge.deadletters, on_feed=prices.feed_lives)
 
@@ -85,7 +88,9 @@ async def _make_parts(
     edge.hold(sessions)
     return NotificationsParts(
         settings=settings,
+        admission=admission,
         authenticator=edge.authenticator,
+        calls=Buckets(settings.call_rate_hz, settings.call_burst) if settings.limited else None,
         commands=commands,
         hub=hub,
         limits=OverflowLimits(lossless_bytes=settings.backlog_bytes),
@@ -97,6 +102,16 @@ async def _make_parts(
         tasks=edge.tasks,
         watchlists=watchlists,
         wheel=edge.wheel,
+    )
+
+
+def _make_doors(settings: NotificationsSettings, metrics: Metrics) -> tuple[Sessions, Admission]:
+    """Return what counts streams by user and process, and by address."""
+    if not settings.limited:
+        return Sessions(SessionLimits(), metrics, TRANSPORT), Admission(AdmissionLimits(), metrics, TRANSPORT)
+    return (
+        Sessions(SessionLimits(settings.max_streams_per_user, settings.max_streams), metrics, TRANSPORT),
+        Admission(AdmissionLimits(per_address=settings.max_streams_per_address), metrics, TRANSPORT),
     )
 
 

@@ -11,21 +11,29 @@ from services.notifications.settings import NotificationsSettings
 from services.notifications.statuses import StatusBoard
 from services.notifications.watchlists import Watchlists
 from shared.auth.authenticator import Authenticator
+from shared.edge.admission import Admission
 from shared.edge.commands import Commands
 from shared.edge.hub import Hub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
 from shared.edge.wire.pool import Pool
+from shared.limits import Buckets
 from shared.tasks import TaskKeeper
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationsParts:
-    """The nouns of the service."""
+    """The nouns of the service.
+
+    Attributes:
+        calls: how many HTTP calls a user may make; None for any number.
+    """
 
     settings: NotificationsSettings
+    admission: Admission
     authenticator: Authenticator
+    calls: Buckets | None
     commands: Commands
     hub: Hub
     limits: OverflowLimits

@@ -20,6 +20,7 @@ from shared.contracts.claims import Scope
 from shared.contracts.cursor import Vector
 from shared.contracts.events import Notification, Payload
 from shared.contracts.ids import Id, require_id
+from shared.edge.admission import address_of
 from shared.edge.connection import AsgiStream
 from shared.edge.event import chunk
 from shared.edge.wire.handover import Departed
@@ -72,9 +73,12 @@ def parts_of(request: Request) -> NotificationsParts:
 
 
 async def streaming(request: Request) -> Principal:
-    """Return who asks, if they may have a stream."""
-    principal = await parts_of(request).authenticator.request(request.scope, stream=request.url.path == "/api/stream")
+    """Return who asks, if they may have a stream and do not call too often."""
+    parts = parts_of(request)
+    principal = await parts.authenticator.request(request.scope, stream=request.url.path == "/api/stream")
     principal.require(Scope.STREAM)
+    if parts.calls is not None:
+        parts.calls.require(principal.user_id, "calls")
     return principal
 
 
@@ -121,7 +125,7 @@ def stream_router() -> APIRouter:
             cursor=cursor,
             readable=readable,
         )
-        session = StreamSession(parts, user, wanted)
+        session = StreamSession(parts, user, wanted, address_of(request.scope))
         session.register()
         return event_stream(session, parts)
 

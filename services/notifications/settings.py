@@ -16,7 +16,10 @@ class NotificationsSettings(ServiceSettings):
         max_topics, max_symbols: what one stream may follow.
         default_rate_hz, max_rate_hz, min_rate_hz: price flushes a second for one client, as it may ask.
         stale_after_s: prices are flagged stale when neither a tick nor the feed's heartbeat came for this long.
-        max_streams_per_user, max_streams: connections to this process; 0 for no cap.
+        max_streams_per_user, max_streams_per_address, max_streams: connections to this process; 0 for no cap. Behind a
+            proxy that is not in `trusted_proxies`, all clients have one address.
+        call_rate_hz, call_burst: HTTP calls of one user, opening a stream among them: so many a second, and so many at
+            once.
         backlog_bytes: what a slow client may have waiting before its stream is ended; it resumes with its cursor.
         send_timeout_s: a stream whose client takes nothing for this long is ended.
         expiry_warning_s: how long before its token expires a client is warned.
@@ -32,7 +35,10 @@ class NotificationsSettings(ServiceSettings):
     min_rate_hz: float = Field(0.1, gt=0)
     stale_after_s: float = Field(2.0, gt=0)
     max_streams_per_user: int = Field(20, ge=0)
+    max_streams_per_address: int = Field(2_000, ge=0)
     max_streams: int = Field(19_000, ge=0)
+    call_rate_hz: float = Field(10.0, gt=0)
+    call_burst: int = Field(100, ge=1)
     backlog_bytes: int = Field(1 << 20, ge=256 * 1024)
     send_timeout_s: float = Field(30.0, gt=0)
     expiry_warning_s: float = Field(30.0, ge=0)

@@ -24,7 +24,7 @@ from shared.edge.connection import StreamOut
 from shared.edge.event import Event, make_event
 from shared.edge.replay import Gap, GapReason
 from shared.edge.timers import Timer
-from shared.errors import BadInput, FanfareError, Gone, TokenExpired, Unauthorized
+from shared.errors import BadInput, FanfareError, Gone, RateLimited, TokenExpired, Unauthorized
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class StreamSession:
     """
 
     __slots__ = (
+        "_address",
         "_asked",
         "_flow",
         "_last_word",
@@ -68,8 +69,8 @@ class StreamSession:
         "principal",
     )
 
-    def __init__(self, parts: NotificationsParts, principal: Principal, wanted: Wanted) -> None:
-        self._parts, self._wanted = parts, wanted
+    def __init__(self, parts: NotificationsParts, principal: Principal, wanted: Wanted, address: str) -> None:
+        self._parts, self._wanted, self._address = parts, wanted, address
         self.principal = principal
         self._own = subjects.notify_user(principal.user_id)
         self._topics = {topic: subjects.notify_topic(topic) for topic in wanted.topics}
@@ -87,7 +88,12 @@ class StreamSession:
 
     def register(self) -> None:
         """Be counted and found; raises RateLimited when there are too many."""
-        self._parts.sessions.add(self)
+        self._parts.admission.enter(self._address, waiting=False)
+        try:
+            self._parts.sessions.add(self)
+        except RateLimited:
+            self._parts.admission.leave(self._address, waiting=False)
+            raise
         self.name = self._parts.commands.register(self._command)
         if self._parts.sessions.draining:  # it came on a connection that was kept alive: no balancer sends it here
             self.ask_to_leave(0)
@@ -132,7 +138,8 @@ class StreamSession:
         for subject in self._subjects:
             self._parts.hub.detach(subject, self)
         self._parts.statuses.remove(self)
-        self._parts.sessions.remove(self)
+        if self._parts.sessions.remove(self):
+            self._parts.admission.leave(self._address, waiting=False)
         self._parts.commands.forget(self.name)
 
     # -- what hub, board and sessions call ----------------------------------------------------------------------------

@@ -34,8 +34,8 @@ class Session(Protocol):
 class SessionLimits:
     """How many sessions one user and this process may have; 0 for no cap."""
 
-    per_user: int
-    per_process: int
+    per_user: int = 0
+    per_process: int = 0
 
 
 class Sessions:
@@ -86,12 +86,12 @@ class Sessions:
         self._count += 1
         self._gauge.set(self._count)
 
-    def remove(self, session: Session) -> None:
-        """Count a session out; harmless if it was never in."""
+    def remove(self, session: Session) -> bool:
+        """Count a session out; False if it was not in, or is out already."""
         user = session.principal.user_id
         mine = self._by_user.get(user, ())
         if session not in mine:
-            return
+            return False
         self._count -= 1
         self._gauge.set(self._count)
         others = tuple(other for other in mine if other is not session)
@@ -99,6 +99,7 @@ class Sessions:
             self._by_user[user] = others
         else:
             del self._by_user[user]
+        return True
 
     def revoked(self, revocation: Revocation) -> None:
         """End the sessions that a revocation names."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.limits import TokenBucket, WindowCount
+from shared.errors import RateLimited
+from shared.limits import Buckets, TokenBucket, WindowCount
 
 
 class Hand:
@@ -35,6 +37,30 @@ def test_a_refusal_takes_no_tokens() -> None:
 
     assert not bucket.take(4)
     assert bucket.take(3)
+
+
+def test_a_refusal_says_when_there_is_a_token_again() -> None:
+    hand = Hand()
+    bucket = TokenBucket(rate_per_s=2, burst=1, clock=hand)
+    bucket.require("calls")
+    with pytest.raises(RateLimited) as refused:
+        bucket.require("calls")
+
+    assert 500 <= refused.value.retry_after_ms <= 502
+    hand.now_s = refused.value.retry_after_ms / 1000
+    bucket.require("calls")
+
+
+def test_each_key_has_its_own_bucket_and_the_one_not_used_for_longest_is_forgotten() -> None:
+    buckets = Buckets(rate_per_s=0.001, burst=1, max_keys=2, clock=Hand())
+    buckets.require("a", "calls")
+    buckets.require("b", "calls")
+    for key in ("b", "a"):
+        with pytest.raises(RateLimited):
+            buckets.require(key, "calls")
+    buckets.require("c", "calls")
+
+    buckets.require("b", "calls")
 
 
 @given(steps=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 20)), max_size=50))

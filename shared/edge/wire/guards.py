@@ -151,6 +151,8 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent:
             raise ClientDisconnected
         await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True  # refused is answered too: uvicorn would log an error
 
     def handle_ping(self) -> None:
         """Answer a ping unless they come too fast or the answers pile up."""

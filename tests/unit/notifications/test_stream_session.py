@@ -21,6 +21,7 @@ from shared.auth.principal import Principal
 from shared.clock import now_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Vector
+from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.commands import Commands
 from shared.edge.event import Event
 from shared.edge.hub import Hub
@@ -72,6 +73,7 @@ class Edge(Feed):
         self.tasks = TaskKeeper()
         parts = SimpleNamespace(
             settings=NotificationsSettings(),
+            admission=Admission(AdmissionLimits(), self.metrics, "sse"),
             commands=Commands(self.broker, "edge"),
             hub=self.hub,
             prices=self.board,
@@ -84,7 +86,7 @@ class Edge(Feed):
         self.parts = cast("NotificationsParts", parts)
 
     def session(self) -> StreamSession:
-        session = StreamSession(self.parts, USER, WANTED)
+        session = StreamSession(self.parts, USER, WANTED, "10.0.0.1")
         session.register()
         return session
 
@@ -130,7 +132,7 @@ async def test_one_that_comes_while_the_edge_drains_is_sent_elsewhere_with_the_c
 ) -> None:
     await edge.sessions.drain(0)
     wanted = replace(WANTED, cursor=Vector.parse(presented) if presented else None)
-    session, out = StreamSession(edge.parts, USER, wanted), Out()
+    session, out = StreamSession(edge.parts, USER, wanted, "10.0.0.1"), Out()
     session.register()
     session.open(out)
     await settle()
