@@ -51,10 +51,10 @@ conformance: $(STATE)/dev ## The Autobahn suite against our WebSocket (AUTOBAHN=
 	@if [ -n "$(AUTOBAHN)" ]; then $(BIN)/python -m tests.conformance "$(AUTOBAHN)" $(or $(CASES),quick); \
 	else $(BIN)/python -m pytest -q tests/conformance; fi
 
-bench: $(STATE)/dev ## Measure beside peers, fifteen minutes: tables, and JSON and charts in bench/results (cc, npm, go for the peers)
+bench: $(STATE)/dev ## Measure beside peers, half an hour: tables, and JSON and charts in bench/results (cc, npm, go for the peers)
 	$(BIN)/python -m bench
 
-bench-quick: $(STATE)/dev ## The same, small: fails when a delivery is missing or a ratio has got worse
+bench-quick: $(STATE)/dev ## The same, small, under three minutes: fails when a delivery is missing or a ratio has got worse
 	$(BIN)/python -m bench --quick --json bench/results/quick.json
 
 bench-million: $(STATE)/dev ## Hold as many idle connections as this machine can (CONNECTIONS, EDGES, SECONDS, TRANSPORT)

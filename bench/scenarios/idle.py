@@ -7,6 +7,7 @@ the pools and the arenas that all later ones share.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -37,6 +38,7 @@ QUICK_PEERS = (STOCK_WEBSOCKET, STOCK_SSE)
 PEERS = (UWEBSOCKETS, NODE_WS, SOCKETIO, CENTRIFUGO, CENTRIFUGE, *QUICK_PEERS, PYTHON_SOCKETIO, CHANNELS)
 SMALL_ROOM = 10
 IN_ROOMS = "Fanfare WebSocket, rooms of 10"
+QUICK_NAMES, NAMES = (fanfare.WEBSOCKET, fanfare.SSE), (fanfare.WEBSOCKET, IN_ROOMS, fanfare.SSE)
 BOUNDS = {  # KiB of RSS a connection, us of CPU a connect, at BOUNDED_CLIENTS
     fanfare.WEBSOCKET: (1.2, 300.0),
     fanfare.SSE: (1.0, 300.0),
@@ -53,7 +55,7 @@ async def run(report: Report, directory: Path, *, quick: bool) -> None:
     """Measure Fanfare at each number of clients, and the peers at one."""
     rows: list[Row] = []
     for index, clients in enumerate(QUICK_CLIENTS if quick else FULL_CLIENTS):
-        rows += await _measure_fanfare(directory / str(index), clients)
+        rows += await _measure_fanfare(directory / str(index), clients, QUICK_NAMES if quick else NAMES)
     for peer in await make_peers(QUICK_PEERS if quick else PEERS):
         async with peer.run(directory) as server:
             rows.append(await _measure(server, QUICK_CLIENTS[0] if quick else PEER_CLIENTS))
@@ -61,10 +63,10 @@ async def run(report: Report, directory: Path, *, quick: bool) -> None:
     report.checks += _quick_checks(rows) if quick else _checks(rows)
 
 
-async def _measure_fanfare(directory: Path, clients: int) -> list[Row]:
-    """Measure both transports, each in a suite of its own: what one leaves in NATS must not slow the next."""
+async def _measure_fanfare(directory: Path, clients: int, names: Sequence[str]) -> list[Row]:
+    """Measure Fanfare in the ways that are named, each in a suite of its own: what one leaves must not slow the next."""
     rows = []
-    for name in (fanfare.WEBSOCKET, IN_ROOMS, fanfare.SSE):
+    for name in names:
         async with AsyncExitStack() as stack:
             suite = await stack.enter_async_context(fanfare.fanfare(directory / name.replace(" ", "-")))
             if name == fanfare.SSE:

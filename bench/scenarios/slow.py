@@ -32,7 +32,8 @@ SMALL_BUFFER_BYTES, USUAL_BUFFER_BYTES = 4096, 1024 * 1024
 HELD = "fanfare_pool_connections "
 NEVER_PINGED = {"HEARTBEAT_S": "600"}
 """A slow client is cut off because it is slow, not because it answers no ping."""
-P99_RATIO, QUICK_P99_RATIO = 1.25, 3.0
+P99_RATIO, QUICK_P50_RATIO = 1.25, 1.5
+"""Of one spell of eight seconds the 99th percentile is a few messages: what the quick run can hold is the median."""
 MIB_BESIDE_BACKLOG = 8.0
 
 
@@ -162,14 +163,11 @@ async def run(report: Report, directory: Path, *, quick: bool) -> None:
     for name in (fanfare.WEBSOCKET, fanfare.SSE):
         row = await _try(name, directory / name.replace(" ", "-"), size)
         report.rows.append(row)
-        ratio = row.figures["p99_ms"] / row.figures["p99_ms_without_slow"]
+        share, bound = ("p50", QUICK_P50_RATIO) if quick else ("p99", P99_RATIO)
+        ratio = row.figures[f"{share}_ms"] / row.figures[f"{share}_ms_without_slow"]
         mib = row.figures["slow"] * size.backlog_bytes / 1024**2 + MIB_BESIDE_BACKLOG
         report.checks += [
-            Check(
-                f"p99 of those who read, with 1 % slow / without, {name}",
-                ratio,
-                QUICK_P99_RATIO if quick else P99_RATIO,
-            ),
+            Check(f"{share} of those who read, with 1 % slow / without, {name}", ratio, bound),
             Check(f"MiB of RSS that the slow clients cost, {name}", row.figures["peak_mib"], mib),
         ]
 
