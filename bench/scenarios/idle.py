@@ -64,7 +64,7 @@ async def run(report: Report, directory: Path, *, quick: bool) -> None:
 
 
 async def _measure_fanfare(directory: Path, clients: int, names: Sequence[str]) -> list[Row]:
-    """Measure Fanfare in the ways that are named, each in a suite of its own: what one leaves must not slow the next."""
+    """Measure Fanfare in the ways that are named, each in its own suite: what one leaves must not slow the next."""
     rows = []
     for name in names:
         async with AsyncExitStack() as stack:
