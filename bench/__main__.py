@@ -47,7 +47,7 @@ def _run(report: Report, name: str, *, quick: bool) -> None:
         try:
             uvloop.run(SCENARIOS[name](report, Path(directory), quick=quick))
         except (BenchFailed, TimeoutError, httpx.HTTPError) as error:
-            report.void.append(f"{name}: {error or 'timed out'!r}")
+            report.void.append(f"{name}: {error or 'timed out'}")
 
 
 def _arguments() -> argparse.Namespace:

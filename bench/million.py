@@ -171,7 +171,7 @@ class Climb:
         address = f"127.1.{number // 250}.{number % 250 + 1}"
         plan = Plan(edge.door.port, address, self.held, clients, PATHS[self.transport], secret)
         bare_bytes, began_s = await settled_rss_bytes(edge.pid), time.perf_counter()
-        wing = Wing(edge, await _hold(plan), clients, bare_bytes)
+        wing = Wing(edge, await start_holder(plan), clients, bare_bytes)
         self.stack.push_async_callback(_end, wing.process)
         self.wings.append(wing)
         wing.listening = asyncio.ensure_future(wing.listen())
@@ -193,7 +193,7 @@ async def main() -> int:
                 suite = await stack.enter_async_context(fanfare.fanfare(Path(directory), **RARELY_PINGED))
                 report.rows.append(await _measure(Climb(suite, stack, arguments.transport), arguments))
     except (BenchFailed, TimeoutError, httpx.HTTPError) as error:
-        report.void.append(f"{NAME}: {error!r}")
+        report.void.append(f"{NAME}: {error or 'timed out'}")
     except asyncio.CancelledError:
         report.void.append(f"{NAME}: told to stop")  # by SIGTERM; all that was started has ended by now
     report.show()
@@ -226,7 +226,7 @@ async def _measure(climb: Climb, arguments: argparse.Namespace) -> Row:
     return Row(NAME, wings[0].edge.name, wings[0].edge.version, figures, note=f"stopped by {climb.stopped_by}")
 
 
-async def _hold(plan: Plan) -> asyncio.subprocess.Process:
+async def start_holder(plan: Plan) -> asyncio.subprocess.Process:
     """Start a holder process; it ends by itself with this one."""
     command = [sys.executable, "-m", "bench.holder"]
     pipe = asyncio.subprocess.PIPE

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from bench.holder import Plan
 from bench.load import MARK, BenchFailed, Client, Crowd, Door, StampedClient, content, text_frame
+from bench.million import start_holder
 from bench.report import Check, Report, Row
 from bench.resuming import ResumingClient, check_nothing_astray
 from bench.scenarios.prices import PriceClient
 from bench.tables import fill, merge
+from tests.support.tokens import Mint
 
 DOOR = Door(0, lambda _number: b"GET", b"\r\n\r\n")
 
@@ -161,3 +165,37 @@ def test_a_document_is_filled_from_the_last_run_that_has_a_scenario() -> None:
     assert "old" not in filled
     assert "| KiB | 0.50 | 1 |  |" in fill(document.format("goals"), results)
     assert fill(document.format("rooms"), results) == document.format("rooms")
+
+
+async def test_a_holder_says_when_all_are_in_when_all_have_heard_and_when_one_is_lost() -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"Authorization: Bearer ey" in head
+        writer.write(b'HTTP/1.1 101\r\n\r\n{"type":"connected"}')
+        writers.append(writer)
+
+    async with asyncio.timeout(20), await asyncio.start_server(welcome, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        holder = await start_holder(Plan(port, "127.1.0.1", 0, 3, "/ws/chat?room=bench", Mint().secret.hex()))
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert await holder.stdout.readline() == b"held 3\n"
+        assert {writer.get_extra_info("peername")[0] for writer in writers} == {"127.1.0.1"}
+        writers[0].write(MARK)
+        writers[1].write(MARK)
+        writers[2].write(MARK)
+        assert (await holder.stdout.readline()).startswith(b"heard 1 ")
+        # One gets a message twice and another not at all: as many deliveries, but not everybody has it.
+        writers[0].write(MARK * 2)
+        writers[1].write(MARK)
+        await asyncio.gather(*(writer.drain() for writer in writers))
+        writers[2].transport.abort()
+        assert await holder.stdout.readline() == b"lost 1\n"
+        holder.stdin.close()
+        assert await holder.wait() == 0
+        for writer in writers:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
