@@ -20,9 +20,9 @@ from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.canary import encode_canary
 from shared.edge.commands import Commands
 from shared.edge.hub import Hub
+from shared.edge.line_hub import LineHub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import SessionLimits, Sessions
-from shared.edge.topic import Topic
 from shared.limits import Buckets
 from shared.runtime.app import build_app
 from shared.runtime.edge import Edge, open_edge
@@ -62,10 +62,18 @@ async def _make_parts(
     broker = edge.broker
     hub = Hub(
         broker,
-        encoders={subjects.NOTIFY: encode_notice, subjects.CANARY: encode_canary},
+        encoders={subjects.CANARY: encode_canary},
         deadletters=edge.deadletters,
         metrics=metrics,
-        on_resync=_resync,
+        on_resync=lambda _topic: None,
+    )
+    line = LineHub(
+        broker,
+        subjects.NOTIFY,
+        subjects.ALL_NOTIFY,
+        encode=encode_notice,
+        deadletters=edge.deadletters,
+        metrics=metrics,
     )
     sessions, admission = _make_doors(settings, metrics)
     prices = PriceBoard(broker, edge.deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s)
@@ -80,11 +88,11 @@ async def _make_parts(
         broker, on_change=watchlist_changed, users=lambda: sessions.users, max_symbols=settings.max_symbols
     )
     commands = Commands(broker, settings.instance)
-    for part in (hub, prices, commands, watchlists):
+    for part in (hub, line, prices, commands, watchlists):
         stack.push_async_callback(part.close)
         await part.start()
     await statuses.start()
-    edge.listen(hub, metrics)
+    edge.listen(hub, metrics, line=line)
     edge.hold(sessions)
     return NotificationsParts(
         settings=settings,
@@ -92,9 +100,9 @@ async def _make_parts(
         authenticator=edge.authenticator,
         calls=Buckets(settings.call_rate_hz, settings.call_burst) if settings.limited else None,
         commands=commands,
-        hub=hub,
         limits=OverflowLimits(lossless_bytes=settings.backlog_bytes),
-        notices=Notices(broker, hub),
+        line=line,
+        notices=Notices(broker, line),
         pool=edge.pool,
         prices=prices,
         sessions=sessions,
@@ -113,10 +121,3 @@ def _make_doors(settings: NotificationsSettings, metrics: Metrics) -> tuple[Sess
         Sessions(SessionLimits(settings.max_streams_per_user, settings.max_streams), metrics, TRANSPORT),
         Admission(AdmissionLimits(per_address=settings.max_streams_per_address), metrics, TRANSPORT),
     )
-
-
-def _resync(topic: Topic) -> None:
-    """The stream of notifications was made anew: every client of this subject starts over."""
-    for listener in list(topic.listeners):
-        if isinstance(listener, StreamSession):
-            listener.resync(topic.subject, topic.position)

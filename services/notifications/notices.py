@@ -15,7 +15,7 @@ from shared.contracts.events import Notification
 from shared.contracts.ids import new_id
 from shared.edge.event import Event
 from shared.edge.history import read_before
-from shared.edge.hub import Hub
+from shared.edge.line_hub import LineHub
 from shared.errors import BadInput
 from shared.telemetry.tracing import span, trace_headers
 
@@ -25,8 +25,8 @@ MAX_HISTORY_PAGE = 200
 class Notices:
     """Stores and reads notifications."""
 
-    def __init__(self, broker: Broker, hub: Hub) -> None:
-        self._broker, self._hub = broker, hub
+    def __init__(self, broker: Broker, line: LineHub) -> None:
+        self._broker, self._line = broker, line
 
     async def publish(self, subject: str, notice: Notification) -> dict[str, Any]:
         """Store a notification; given an id, a repetition is stored once."""
@@ -37,12 +37,12 @@ class Notices:
             stored = await self._broker.append(
                 subject, notice.to_json(), msg_id=f"{subject}:{notice.id}", headers=trace_headers()
             )
-        position = Position(await self._hub.epoch(subjects.NOTIFY), stored.seq)
+        position = Position(self._line.position.epoch, stored.seq)
         return {"id": notice.id, "seq": stored.seq, "cursor": str(position), "duplicate": stored.duplicate}
 
     async def history(self, user: str, *, after: int | None, limit: int) -> dict[str, Any]:
         """Return a page of a user's own notifications, oldest first: after a sequence, or the last ones."""
-        subject, epoch = subjects.notify_user(user), await self._hub.epoch(subjects.NOTIFY)
+        subject, epoch = subjects.notify_user(user), self._line.position.epoch
         if after is None:
             end = await self._broker.last_seq(subjects.NOTIFY, subject)
             messages, more = await read_before(self._broker, subjects.NOTIFY, subject, end_seq=end, limit=limit)

@@ -13,7 +13,7 @@ from services.notifications.watchlists import Watchlists
 from shared.auth.authenticator import Authenticator
 from shared.edge.admission import Admission
 from shared.edge.commands import Commands
-from shared.edge.hub import Hub
+from shared.edge.line_hub import LineHub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
@@ -35,8 +35,8 @@ class NotificationsParts:
     authenticator: Authenticator
     calls: Buckets | None
     commands: Commands
-    hub: Hub
     limits: OverflowLimits
+    line: LineHub
     notices: Notices
     pool: Pool | None
     prices: PriceBoard

@@ -11,13 +11,12 @@ from sse_starlette import ServerSentEvent
 
 from services.notifications.notices import MAX_HISTORY_PAGE
 from services.notifications.parts import NotificationsParts
-from services.notifications.positions import parse_cursor
 from services.notifications.prices import clamp_rate, symbols_of
-from services.notifications.stream import StreamSession, Wanted, check_topics, retry_line
+from services.notifications.stream import StreamSession, Wanted, check_topics, parse_cursor, retry_line
 from shared.auth.principal import Principal
 from shared.contracts import subjects
 from shared.contracts.claims import Scope
-from shared.contracts.cursor import Vector
+from shared.contracts.cursor import Position
 from shared.contracts.events import Notification, Payload
 from shared.contracts.ids import Id, require_id
 from shared.edge.admission import address_of
@@ -111,7 +110,7 @@ def stream_router() -> APIRouter:
     ) -> Response:
         """Open a stream: `connected`, what was missed since `Last-Event-ID`, then everything as it comes."""
         settings = parts.settings
-        cursor, readable = parse_cursor(request.headers.get("last-event-id") or last_event_id)
+        place, readable = parse_cursor(request.headers.get("last-event-id") or last_event_id)
         named_symbols = [require_id(symbol, "symbol") for symbol in symbols_of(symbols)]
         if len(named_symbols) > settings.max_symbols:
             raise BadInput(f"a stream follows at most {settings.max_symbols} symbols")
@@ -122,12 +121,12 @@ def stream_router() -> APIRouter:
                 max_rate, default=settings.default_rate_hz, low=settings.min_rate_hz, high=settings.max_rate_hz
             ),
             named=events == "named",
-            cursor=cursor,
+            place=place,
             readable=readable,
         )
         session = StreamSession(parts, user, wanted, address_of(request.scope))
         session.register()
-        return event_stream(session, parts)
+        return event_stream(session, parts, named=wanted.named)
 
     @router.post("/{stream}/token")
     async def renew(stream: str, new: NewToken, parts: Parts, user: User) -> dict[str, Any]:
@@ -137,9 +136,9 @@ def stream_router() -> APIRouter:
     return router
 
 
-def event_stream(session: StreamSession, parts: NotificationsParts) -> Response:
+def event_stream(session: StreamSession, parts: NotificationsParts, *, named: bool) -> Response:
     """Return the response that carries the session: in the pool where the server lets go of it, else over ASGI."""
-    named, retry = session.named, retry_line(parts.settings.retry_ms)
+    retry = retry_line(parts.settings.retry_ms)
 
     async def content() -> AsyncIterator[bytes]:
         out = AsgiStream(parts.limits, named=named)
@@ -208,7 +207,7 @@ def notifications_router() -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_HISTORY_PAGE)] = 50,
     ) -> dict[str, Any]:
         """Return a page of the caller's notifications, oldest first; without `after`, the last ones."""
-        return await parts.notices.history(user.user_id, after=await _after(parts, after), limit=limit)
+        return await parts.notices.history(user.user_id, after=_after(parts, after), limit=limit)
 
     return router
 
@@ -223,10 +222,10 @@ async def _change(
     return {"symbols": sorted(watchlist)}
 
 
-async def _after(parts: NotificationsParts, text: str | None) -> int | None:
+def _after(parts: NotificationsParts, text: str | None) -> int | None:
     if text is None:
         return None
-    vector = Vector.parse(text)
-    if vector.epoch != await parts.hub.epoch(subjects.NOTIFY):
+    place = Position.parse(text)
+    if place.epoch != parts.line.position.epoch:
         raise BadInput("this cursor is of an earlier life of the stream; load without it")
-    return min(vector.seq, 2**63 - 1)
+    return min(place.seq, 2**63 - 1)

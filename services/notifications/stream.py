@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from services.notifications.parts import NotificationsParts
-from services.notifications.positions import Positions
 from services.notifications.prices import PriceFlow
 from services.notifications.watchlists import NO_WATCHLIST, Watchlist
 from shared.auth.principal import Principal
 from shared.clock import now_ms, now_s
 from shared.contracts import subjects
 from shared.contracts.claims import Scope
-from shared.contracts.cursor import Position, Vector
+from shared.contracts.cursor import Position
 from shared.contracts.ids import require_id
 from shared.contracts.wire_errors import error_data
 from shared.edge.commands import ENDED
@@ -32,7 +31,7 @@ class Wanted:
     """What a client asked for when it opened its stream.
 
     Attributes:
-        cursor: where it was; None for now. `readable` is False if it sent something that is no cursor.
+        place: where it was; None for now. `readable` is False if it sent something that is no cursor.
         rate_hz: at most so many price flushes a second.
     """
 
@@ -40,49 +39,47 @@ class Wanted:
     symbols: frozenset[str]
     rate_hz: float
     named: bool
-    cursor: Vector | None
+    place: Position | None
     readable: bool
 
 
 class StreamSession:
     """From `connected` to the end of the stream. It listens to its subjects itself.
 
-    Attributes:
-        name: `<edge>.<id>`, by which a POST at any edge finds it.
+    An edge holds thousands of these idle, so it has slots, and nothing that only a busy client needs.
     """
 
     __slots__ = (
         "_address",
         "_asked",
+        "_cursor",
         "_flow",
         "_last_word",
+        "_number",
         "_out",
-        "_own",
         "_parts",
-        "_positions",
+        "_rate_hz",
         "_starting",
         "_timer",
         "_topics",
         "_wanted",
         "_watchlist",
-        "name",
         "principal",
     )
 
     def __init__(self, parts: NotificationsParts, principal: Principal, wanted: Wanted, address: str) -> None:
-        self._parts, self._wanted, self._address = parts, wanted, address
+        self._parts, self._address = parts, address
         self.principal = principal
-        self._own = subjects.notify_user(principal.user_id)
-        self._topics = {topic: subjects.notify_topic(topic) for topic in wanted.topics}
-        self._positions = Positions(self._own, self._topics)
+        self._wanted: Wanted | None = wanted
+        self._topics, self._asked, self._rate_hz = wanted.topics, wanted.symbols, wanted.rate_hz
+        self._cursor = str(wanted.place) if wanted.place else ""
         self._flow: PriceFlow | None = None
-        self._asked = wanted.symbols
         self._watchlist = NO_WATCHLIST
         self._timer: Timer | None = None
         self._out: StreamOut | None = None
         self._last_word: Event | None = None
         self._starting: asyncio.Task[None] | None = None
-        self.name = ""
+        self._number = 0
 
     # -- from begin to end --------------------------------------------------------------------------------------------
 
@@ -94,7 +91,7 @@ class StreamSession:
         except RateLimited:
             self._parts.admission.leave(self._address, waiting=False)
             raise
-        self.name = self._parts.commands.register(self._command)
+        self._number = self._parts.commands.register(self)
         if self._parts.sessions.draining:  # it came on a connection that was kept alive: no balancer sends it here
             self.ask_to_leave(0)
 
@@ -104,26 +101,27 @@ class StreamSession:
         if self._last_word is not None:
             self._finish(self._last_word)
             return
-        self._starting = self._parts.tasks.spawn(self._try_begin(), f"stream {self.name}")
-        self._starting.add_done_callback(self._started)
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            self._begin(wanted)
 
-    async def begin(self) -> None:
-        """Say `connected`, then deliver what was missed, then what comes."""
-        hub = self._parts.hub
-        here = {subject: await hub.position(subjects.NOTIFY, subject) for subject in self._subjects}
-        starts = self._positions.start(self._wanted.cursor, here)
+    def _begin(self, wanted: Wanted) -> None:
+        """Say `connected`, then deliver what was missed, then what comes. Only what was missed has to be waited for."""
+        line = self._parts.line
+        self._cursor = self._cursor or line.cursor
         self.deliver(self._connected())
         self._watch_expiry()
         self._watch_symbols()
-        self.watchlist_changed(await self._parts.watchlists.get(self.user_id))
+        self._parts.watchlists.follow(self.user_id)
         if Scope.OPS_READ in self.principal.scopes:
             self._parts.statuses.add(self)
-        if not self._wanted.readable:
-            self.resync(self._own, here[self._own], GapReason.UNKNOWN)
-        for subject, start in starts.items():
-            gap = await hub.attach(subjects.NOTIFY, subject, self, start)
-            if gap is not None:
-                self._announce(gap)
+        if wanted.place is not None and wanted.place != line.position:
+            self._starting = self._parts.tasks.spawn(self._resume(wanted.place), f"resume {self.name}")
+            self._starting.add_done_callback(self._resumed)
+            return
+        line.join(self, self._subjects)
+        if not wanted.readable:
+            self.missed([Gap(each, "", 0, 0, GapReason.UNKNOWN) for each in self._subjects], line.position)
 
     def close(self) -> None:
         """The stream is over: follow nothing any more."""
@@ -135,19 +133,18 @@ class StreamSession:
             self._flow.close()
         if self._timer is not None:
             self._timer.cancel()
-        for subject in self._subjects:
-            self._parts.hub.detach(subject, self)
+        self._parts.line.leave(self, self._subjects)
         self._parts.statuses.remove(self)
         if self._parts.sessions.remove(self):
             self._parts.admission.leave(self._address, waiting=False)
-        self._parts.commands.forget(self.name)
+        self._parts.commands.forget(self._number)
 
     # -- what hub, board and sessions call ----------------------------------------------------------------------------
 
     @property
-    def named(self) -> bool:
-        """Whether the client asked for events with names."""
-        return self._wanted.named
+    def name(self) -> str:
+        """`<edge>.<id>`, by which a POST at any edge finds it."""
+        return self._parts.commands.name(self._number)
 
     @property
     def user_id(self) -> str:
@@ -156,8 +153,8 @@ class StreamSession:
 
     def deliver(self, event: Event) -> None:
         """Hand over an event; what is stored moves the cursor."""
-        if event.seq:
-            event = event.at(self._positions.move(event.subject, event.seq))
+        if event.cursor:
+            self._cursor = event.cursor
         if self._out is not None:
             self._out.deliver(event)
 
@@ -172,8 +169,7 @@ class StreamSession:
 
     def ask_to_leave(self, after_ms: int) -> None:
         """Ask the client to open its stream elsewhere, and end this one."""
-        cursor = self._positions.cursor or (str(self._wanted.cursor) if self._wanted.cursor else None)
-        data = {"afterMs": after_ms, "cursor": cursor}
+        data = {"afterMs": after_ms, "cursor": self._cursor or None}
         self._finish(make_event("reconnect", data))
 
     def watchlist_changed(self, watchlist: Watchlist) -> None:
@@ -182,15 +178,15 @@ class StreamSession:
             self._watchlist = watchlist
             self._watch_symbols()
 
-    def resync(self, subject: str, position: Position, reason: GapReason = GapReason.EPOCH) -> None:
-        """Announce that what the client knows of a subject is to be loaded anew; go on from `position`."""
-        self._positions.restart(subject, position)
-        data = {"topic": self._topic(subject), "reason": reason}
-        self.deliver(make_event("resync", data).at(self._positions.cursor))
+    def missed(self, gaps: Sequence[Gap], place: Position) -> None:
+        """Announce what was missed. Only the last word moves the cursor, so that none of them can be missed itself."""
+        *words, last = map(_announcement, gaps)
+        for word in (*words, last.at(str(place))):
+            self.deliver(word)
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
-    async def _command(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def command(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out a POST that names this stream; it may have come from any edge."""
         if command.get("user") != self.user_id:
             raise Gone(ENDED)
@@ -211,7 +207,7 @@ class StreamSession:
         if principal.user_id != self.user_id:
             raise Unauthorized("a stream cannot change its user")
         principal.require(Scope.STREAM)
-        check_topics(principal, list(self._topics), self._parts.settings.max_topics)
+        check_topics(principal, self._topics, self._parts.settings.max_topics)
         self.principal = principal
         if Scope.OPS_READ not in principal.scopes:
             self._parts.statuses.remove(self)
@@ -222,18 +218,18 @@ class StreamSession:
 
     @property
     def _subjects(self) -> list[str]:
-        return [self._own, *self._topics.values()]
+        return [subjects.notify_user(self.user_id), *map(subjects.notify_topic, self._topics)]
 
-    async def _try_begin(self) -> None:
+    async def _resume(self, place: Position) -> None:
         try:
-            await self.begin()
+            await self._parts.line.resume(self, self._subjects, place)
         except FanfareError as error:
             self.end(error)
 
-    def _started(self, starting: asyncio.Task[None]) -> None:
-        """End a stream whose begin failed, rather than leave it open and silent; the task's keeper has logged why."""
+    def _resumed(self, resuming: asyncio.Task[None]) -> None:
+        """End a stream whose resume failed, rather than leave it open and silent; the task's keeper has logged why."""
         self._starting = None
-        if self._out is not None and (starting.cancelled() or starting.exception() is not None):
+        if self._out is not None and (resuming.cancelled() or resuming.exception() is not None):
             self._out.close()
 
     def _finish(self, event: Event) -> None:
@@ -248,11 +244,11 @@ class StreamSession:
             "timestamp": now_ms(),
             "userId": self.user_id,
             "stream": self.name,
-            "cursor": self._positions.cursor,
-            "topics": list(self._topics),
+            "cursor": self._cursor,
+            "topics": self._topics,
             "heartbeatMs": int(self._parts.settings.heartbeat_s * 1000),
         }
-        return make_event("connected", data).at(self._positions.cursor)
+        return make_event("connected", data).at(self._cursor)
 
     def _watch_symbols(self) -> frozenset[str]:
         """Follow what was asked for and the watchlist; return both. Most streams follow no price and have no flow."""
@@ -260,22 +256,10 @@ class StreamSession:
         if self._out is None:
             return symbols
         if symbols and self._flow is None:
-            self._flow = PriceFlow(self._parts.prices, self._parts.wheel, self, rate_hz=self._wanted.rate_hz)
+            self._flow = PriceFlow(self._parts.prices, self._parts.wheel, self, rate_hz=self._rate_hz)
         if self._flow is not None:
             self._flow.set_symbols(symbols)
         return symbols
-
-    def _announce(self, gap: Gap) -> None:
-        if gap.starts_over:
-            self.resync(gap.subject, Position(gap.epoch, gap.end), gap.reason)
-            return
-        self._positions.move(gap.subject, gap.end)
-        data = {"topic": self._topic(gap.subject), "from": gap.start, "to": gap.end, "reason": gap.reason}
-        self.deliver(make_event("gap", data).at(self._positions.cursor))
-
-    def _topic(self, subject: str) -> str | None:
-        """Return the topic's name; None for the user's own notifications."""
-        return next((topic for topic, known in self._topics.items() if known == subject), None)
 
     def _watch_expiry(self) -> None:
         left_s = self.principal.expires_at_s - now_s()
@@ -297,7 +281,7 @@ class StreamSession:
         self._timer = self._parts.wheel.after(max(0.0, delay_s), callback)
 
 
-def check_topics(principal: Principal, topics: list[str], limit: int) -> tuple[str, ...]:
+def check_topics(principal: Principal, topics: Sequence[str], limit: int) -> tuple[str, ...]:
     """Return the topics if all are ids that `principal` may follow.
 
     Raises:
@@ -316,3 +300,21 @@ def check_topics(principal: Principal, topics: list[str], limit: int) -> tuple[s
 def retry_line(mean_ms: int) -> bytes:
     """Return the `retry:` of a new stream: different for each, so that clients cut at once do not return at once."""
     return b"retry: %d\r\n\r\n" % random.randint(mean_ms // 2, mean_ms + mean_ms // 2)
+
+
+def parse_cursor(text: str | None) -> tuple[Position | None, bool]:
+    """Return a client's place, and whether it was readable; it comes from outside, so it may be anything."""
+    if not text:
+        return None, True
+    try:
+        return Position.parse(text), True
+    except BadInput:
+        return None, False
+
+
+def _announcement(gap: Gap) -> Event:
+    """Return what a client is told about a gap; `topic` is None for the user's own notifications."""
+    topic = subjects.topic_of(gap.subject)
+    if gap.starts_over:
+        return make_event("resync", {"topic": topic, "reason": gap.reason})
+    return make_event("gap", {"topic": topic, "from": gap.start, "to": gap.end, "reason": gap.reason})

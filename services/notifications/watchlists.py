@@ -23,6 +23,9 @@ UPDATE_ATTEMPTS = 8
 RETRY_WITHIN_S = 0.05
 RECONCILE_S = 30.0
 READ_PAGE = 500
+READ_WITHIN_S = 0.01
+LATELY = 1_000
+"""Changes that are remembered, of whomever: what was read may come from a replica that does not know of them yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +53,29 @@ class Watchlists:
         self, broker: Broker, *, on_change: OnChange, users: Callable[[], Iterable[str]], max_symbols: int
     ) -> None:
         self._broker, self._on_change, self._users, self._max_symbols = broker, on_change, users, max_symbols
+        self._to_read: set[str] = set()
+        self._lately_changed: dict[str, Watchlist] = {}
         self._wake = asyncio.Event()
         self._tasks = TaskKeeper()
         self._log = get_logger()
 
     async def start(self) -> None:
         """Follow the changes that any edge makes."""
-        await self._broker.subscribe(subjects.bucket_changes(subjects.WATCHLISTS), self._changed)
+        await self._broker.subscribe(subjects.bucket_changes(subjects.WATCHLISTS), self._heard)
         self._broker.on_reconnect(self._wake.set)
         self._tasks.spawn(self._reconcile_for_ever(), "watchlists-reconcile")
 
     async def close(self) -> None:
         """Follow them no more."""
         await self._tasks.close()
+
+    def follow(self, user: str) -> None:
+        """Report a user's watchlist soon: those of all who come within READ_WITHIN_S are read at once."""
+        if (changed := self._lately_changed.get(user)) is not None:
+            self._on_change(user, changed)
+        if not self._to_read:
+            self._tasks.spawn(self._read_soon(), "watchlists-read")
+        self._to_read.add(user)
 
     async def get(self, user: str) -> Watchlist:
         """Return a user's watchlist."""
@@ -93,9 +106,22 @@ class Watchlists:
             return after
         raise Conflict("the watchlist changes too fast; try again")
 
-    def _changed(self, message: Message) -> None:
-        symbols = frozenset() if message.gone else _symbols(message.data)
-        self._on_change(message.subject.rpartition(".")[2], Watchlist(symbols, message.seq))
+    def _heard(self, message: Message) -> None:
+        """Take a change that some edge made."""
+        user, watchlist = _read(message)
+        self._lately_changed.pop(user, None)
+        self._lately_changed[user] = watchlist
+        if len(self._lately_changed) > LATELY:
+            del self._lately_changed[next(iter(self._lately_changed))]
+        self._on_change(user, watchlist)
+
+    async def _read_soon(self) -> None:
+        await asyncio.sleep(READ_WITHIN_S)
+        users, self._to_read = self._to_read, set()
+        try:
+            await self._report(users)
+        except FanfareError:
+            self._wake.set()  # the reconciler reads them, and says what is wrong
 
     async def _reconcile_for_ever(self) -> None:
         while True:
@@ -106,16 +132,23 @@ class Watchlists:
                 pass
             self._wake.clear()
             try:
-                await self._read_again()
+                await self._report(self._users())
             except FanfareError as error:
                 self._log.warning("watchlists_not_read", reason=str(error))
 
-    async def _read_again(self) -> None:
-        keys = [subjects.bucket_key(subjects.WATCHLISTS, user) for user in set(self._users())]
+    async def _report(self, users: Iterable[str]) -> None:
+        """Read the watchlists of `users`, and report them."""
+        stream = subjects.bucket_stream(subjects.WATCHLISTS)
+        keys = [subjects.bucket_key(subjects.WATCHLISTS, user) for user in set(users)]
         for start in range(0, len(keys), READ_PAGE):
-            stream = subjects.bucket_stream(subjects.WATCHLISTS)
             for message in await self._broker.read_last(stream, keys[start : start + READ_PAGE]):
-                self._changed(message)
+                self._on_change(*_read(message))
+
+
+def _read(message: Message) -> tuple[str, Watchlist]:
+    """Return whose watchlist a stored key is, and the watchlist."""
+    symbols = frozenset() if message.gone else _symbols(message.data)
+    return message.subject.rpartition(".")[2], Watchlist(symbols, message.seq)
 
 
 def _symbols(value: bytes) -> frozenset[str]:

@@ -52,8 +52,8 @@ class Stream:
     ids: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def last(self, subject: str) -> Message | None:
-        """Return the last message of a subject."""
-        messages = self.by_subject.get(subject)
+        """Return the last message of a subject or pattern."""
+        messages = self.find(subject)
         return messages[-1] if messages else None
 
     def find(self, pattern: str, after_seq: int = 0) -> list[Message]:

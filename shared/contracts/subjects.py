@@ -30,6 +30,7 @@ TICKETS = "tickets"
 WATCHLISTS = "watchlists"
 
 # Patterns that a service subscribes to as a whole.
+ALL_NOTIFY = "notify.*.*"
 ALL_PRICES = "prices.*"
 ALL_STATUS = "status.*.*"
 ALL_REVOKED = "live.auth.revoked.*"

@@ -5,14 +5,15 @@ A session is named `<edge>.<id>`, so its edge is in its name, and each edge serv
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import itertools
+import secrets
+from typing import Any, Protocol
 
 from pydantic_core import from_json, to_json
 
 from shared.broker.port import Broker, Message, Subscription
 from shared.contracts import subjects
-from shared.contracts.ids import new_id
+from shared.contracts.cursor import base36
 from shared.contracts.wire_errors import problem
 from shared.errors import (
     BadInput,
@@ -26,7 +27,6 @@ from shared.errors import (
     Unauthorized,
 )
 
-CommandHandler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 COMMAND_TIMEOUT_S = 2.0
 ENDED = "the stream has ended; open a new one"
 
@@ -36,16 +36,28 @@ _REFUSALS: dict[str, type[FanfareError]] = {
 """What a session's refusal becomes again at the edge that asked."""
 
 
+class Commanded(Protocol):
+    """A session that carries out commands."""
+
+    async def command(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Carry out `command` and return the answer; raise a FanfareError to refuse it."""
+
+
 class Commands:
-    """The sessions of this edge by name, and the way to those of others."""
+    """The sessions of this edge by number, and the way to those of others.
+
+    A number is no secret: a session asks who commands. It begins anywhere, so that no name is given out again after a
+    restart.
+    """
 
     def __init__(self, broker: Broker, edge: str) -> None:
         self._broker, self._edge = broker, edge
-        self._handlers: dict[str, CommandHandler] = {}
+        self._sessions: dict[int, Commanded] = {}
+        self._numbers = itertools.count(secrets.randbits(48))
         self._subscription: Subscription | None = None
 
     def __len__(self) -> int:
-        return len(self._handlers)
+        return len(self._sessions)
 
     async def start(self) -> None:
         """Serve the commands to this edge's sessions."""
@@ -56,15 +68,19 @@ class Commands:
         if self._subscription is not None:
             await self._subscription.close()
 
-    def register(self, handler: CommandHandler) -> str:
-        """Return the name of a new session whose commands `handler` answers."""
-        session = new_id()
-        self._handlers[session] = handler
-        return f"{self._edge}.{session}"
+    def register(self, session: Commanded) -> int:
+        """Return the number of a new session."""
+        number = next(self._numbers)
+        self._sessions[number] = session
+        return number
 
-    def forget(self, name: str) -> None:
+    def name(self, number: int) -> str:
+        """Return the name by which every edge finds a session of this one."""
+        return f"{self._edge}.{base36(number)}"
+
+    def forget(self, number: int) -> None:
         """End a session."""
-        self._handlers.pop(name.partition(".")[2], None)
+        self._sessions.pop(number, None)
 
     async def send(self, name: str, command: dict[str, Any]) -> dict[str, Any]:
         """Have the session `name` carry out `command`, wherever it lives, and return its answer.
@@ -87,10 +103,18 @@ class Commands:
         return dict(answer)
 
     async def _answer(self, message: Message) -> bytes:
-        handler = self._handlers.get(subjects.tokens_after(message.subject, 3)[0])
-        if handler is None:
+        session = self._sessions.get(_number(subjects.tokens_after(message.subject, 3)[0]))
+        if session is None:
             return to_json({"error": Gone.code, "detail": ENDED})
         try:
-            return to_json(await handler(from_json(message.data)))
+            return to_json(await session.command(from_json(message.data)))
         except FanfareError as error:
             return to_json({"error": error.code, "detail": problem(error)["detail"]})
+
+
+def _number(text: str) -> int:
+    """Return the number that a name ends in; one that nobody has, if it is none."""
+    try:
+        return int(text, 36)
+    except ValueError:
+        return -1

@@ -31,10 +31,23 @@ class Event:
         body: the JSON object of its data, compact, without a line break.
         overflow: its class of back-pressure; `key` names the value that a newer one replaces (LATEST).
         subject, seq: where it stands in its stream; empty and 0 for what was never stored.
-        cursor: the SSE `id`; it depends on what else the client reads, so it stands outside the shared bytes.
+        cursor: the SSE `id`: where a client stands that has received it; empty if that has not moved.
     """
 
-    __slots__ = ("_chunk", "_frame_id", "_sse", "_ws", "body", "cursor", "key", "overflow", "seq", "subject", "type")
+    __slots__ = (
+        "_chunk",
+        "_frame_id",
+        "_named_chunk",
+        "_sse",
+        "_ws",
+        "body",
+        "cursor",
+        "key",
+        "overflow",
+        "seq",
+        "subject",
+        "type",
+    )
 
     def __init__(
         self,
@@ -52,6 +65,7 @@ class Event:
         self._frame_id = b""
         self._ws: bytes | None = None
         self._chunk: bytes | None = None
+        self._named_chunk: bytes | None = None
         self._sse: bytes | None = None
 
     def answering(self, frame_id: bytes) -> Event:
@@ -73,16 +87,22 @@ class Event:
 
     @property
     def sse_chunk(self) -> bytes:
-        """The whole SSE event as a chunk of HTTP/1.1, made once; for clients that want no names and have no cursor."""
+        """The whole SSE event as a chunk of HTTP/1.1, made once for all who want no names."""
         if self._chunk is None:
             self._chunk = chunk(self.to_sse(named=False))
         return self._chunk
 
+    @property
+    def named_chunk(self) -> bytes:
+        """The same for those who want names."""
+        if self._named_chunk is None:
+            self._named_chunk = chunk(self.to_sse(named=True))
+        return self._named_chunk
+
     def at(self, cursor: str) -> Event:
-        """Return this event for a client whose place after it is `cursor`; the encoded data is shared."""
-        copy = Event(self.type, self.body, overflow=self.overflow, key=self.key, subject=self.subject, seq=self.seq)
-        copy.cursor, copy._sse = cursor, self.sse_data
-        return copy
+        """Return this event, of which nothing is encoded yet, as the one that brings its client to `cursor`."""
+        self.cursor = cursor
+        return self
 
     def to_sse(self, *, named: bool) -> bytes:
         """Return the SSE event: `event:` if the client asked for names, `id:` if it moves its cursor, `data:`."""

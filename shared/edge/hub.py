@@ -27,13 +27,12 @@ from shared.edge.listener import Listener
 from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
 from shared.edge.replay import Gap, Replayer
 from shared.edge.topic import Topic
-from shared.errors import BadInput, FanfareError, Unavailable
+from shared.errors import BadInput, FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
 RECONCILE_PAGE = 500
 LINGER_S = 30.0
-STALE_AFTER_S = 10.0
 
 Encoder = Callable[[Message, str], Event]
 """Validates a stored message and encodes it once, given the epoch; raises BadInput for what must reach no client."""
@@ -112,13 +111,8 @@ class Hub:
         self._interests.clear()
 
     async def ready(self) -> None:
-        """Pass while what clients are told is compared with the broker: a readiness check.
-
-        Raises:
-            Unavailable: it could not be for STALE_AFTER_S; other edges know more.
-        """
-        if self._clock() - self._reconciler.done_at_s > STALE_AFTER_S:
-            raise Unavailable(f"not compared with the broker for {STALE_AFTER_S:g} s")
+        """Pass while its topics are compared with the broker; raises Unavailable."""
+        await self._reconciler.ready()
 
     # -- what sessions ask --------------------------------------------------------------------------------------------
 

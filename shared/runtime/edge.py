@@ -18,6 +18,7 @@ from shared.broker.port import Broker
 from shared.edge.canary import Canary
 from shared.edge.deadletters import DeadLetters
 from shared.edge.hub import Hub
+from shared.edge.line_hub import LineHub
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
 from shared.edge.wire.pool import Pool
@@ -44,8 +45,10 @@ class Edge:
     _revocations: Revocations
     _lifecycle: Lifecycle
 
-    def listen(self, hub: Hub, metrics: Metrics) -> None:
+    def listen(self, hub: Hub, metrics: Metrics, *, line: LineHub | None = None) -> None:
         """Not be ready while a service's hub hears nothing, or cannot compare what it heard with the broker."""
+        if line is not None:
+            self._lifecycle.add_check(f"{self._name}.line", line.ready)
         canary = Canary(self.broker, hub, self._name, self._settings.instance, metrics)
         self._lifecycle.add_check(f"{self._name}.hub", hub.ready)
         self._lifecycle.add_check(f"{self._name}.canary", canary.ready)

@@ -100,8 +100,7 @@ async def as_notifications(broker: Broker) -> None:
         return b"done"
 
     for pattern in (
-        subjects.live(subjects.notify_user(user)),
-        subjects.live(subjects.notify_topic(topic)),
+        subjects.live(subjects.ALL_NOTIFY),
         subjects.ALL_REVOKED,
         subjects.ALL_PRICES,
         subjects.ALL_STATUS,

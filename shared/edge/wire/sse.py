@@ -35,10 +35,8 @@ class PooledStream(PooledWriter):
     # -- what the session calls ---------------------------------------------------------------------------------------
 
     def encode(self, event: Event) -> bytes:
-        """Return the event as a chunk: the same bytes for all who have neither names nor a cursor of their own."""
-        if self._named or event.cursor:
-            return chunk(event.to_sse(named=self._named))
-        return event.sse_chunk
+        """Return the event as a chunk: the same bytes for all who want the same."""
+        return event.named_chunk if self._named else event.sse_chunk
 
     def close(self) -> None:
         """Send what waits, then end the response and the connection."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,10 +58,12 @@ def test_an_sse_event_is_one_line_of_flat_data(type_: str, data: dict[str, Any],
     assert fields.get("event") == (type_ if named else None)
 
 
-def test_the_encoded_data_is_shared_by_all_cursors() -> None:
-    event = Event("notification", b'{"a":1}')
+@pytest.mark.parametrize("chunk", [lambda event: event.sse_chunk, lambda event: event.named_chunk])
+def test_a_stored_event_is_encoded_once_with_its_place(chunk: Callable[[Event], bytes]) -> None:
+    event = Event("notification", b'{"a":1}').at("e:1")
 
-    assert event.at("e:1").sse_data is event.at("e:2").sse_data
+    assert b"id: e:1\r\n" in chunk(event)
+    assert chunk(event) is chunk(event)
 
 
 def test_an_event_without_a_cursor_moves_none() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from services.notifications.notices import Notices, encode_notice
 from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.broker.port import Message
+from shared.contracts import subjects
 from shared.contracts.events import Notification
 from shared.edge.deadletters import DeadLetters
-from shared.edge.hub import Hub
+from shared.edge.line_hub import LineHub
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 
@@ -112,16 +114,20 @@ def test_any_data_arrives_as_it_was(data: dict[str, Any]) -> None:
 # -- over HTTP --------------------------------------------------------------------------------------------------------
 
 
-def notices() -> Notices:
+@pytest.fixture
+async def store() -> AsyncIterator[Notices]:
     broker, metrics = MemoryBroker(MemoryServer()), Metrics()
-    hub = Hub(
-        broker, encoders={}, deadletters=DeadLetters(broker, metrics), metrics=metrics, on_resync=lambda _topic: None
+    deadletters = DeadLetters(broker, metrics)
+    line = LineHub(
+        broker, subjects.NOTIFY, subjects.ALL_NOTIFY, encode=encode_notice, deadletters=deadletters, metrics=metrics
     )
-    return Notices(broker, hub)
+    await line.start()
+    yield Notices(broker, line)
+    await line.close()
 
 
-async def test_given_an_id_a_repetition_is_stored_once() -> None:
-    store, notice = notices(), Notification(id="n1", title="hi")
+async def test_given_an_id_a_repetition_is_stored_once(store: Notices) -> None:
+    notice = Notification(id="n1", title="hi")
     first, again = await store.publish("notify.user.u", notice), await store.publish("notify.user.u", notice)
     other = await store.publish("notify.user.v", notice)
 
@@ -130,8 +136,7 @@ async def test_given_an_id_a_repetition_is_stored_once() -> None:
     assert len((await store.history("u", after=None, limit=9))["notifications"]) == 1
 
 
-async def test_history_pages_forward_without_a_hole_and_skips_what_is_not_valid() -> None:
-    store = notices()
+async def test_history_pages_forward_without_a_hole_and_skips_what_is_not_valid(store: Notices) -> None:
     for number in range(7):
         await store.publish("notify.user.u", Notification(title=f"t{number}"))
         await store._broker.append("notify.user.u", b"broken", msg_id=f"b{number}")
@@ -145,8 +150,7 @@ async def test_history_pages_forward_without_a_hole_and_skips_what_is_not_valid(
     assert titles == [f"t{number}" for number in range(7)]
 
 
-async def test_history_without_a_cursor_is_the_last_page() -> None:
-    store = notices()
+async def test_history_without_a_cursor_is_the_last_page(store: Notices) -> None:
     for number in range(7):
         await store.publish("notify.user.u", Notification(title=f"t{number}"))
     page = await store.history("u", after=None, limit=3)

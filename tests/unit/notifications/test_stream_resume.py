@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from unittest.mock import patch
 
 import pytest
 
@@ -13,18 +14,19 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.ids import new_id
 from shared.contracts.streams import STREAMS
-from shared.edge import hub as hub_module
+from shared.edge import line_hub as line_hub_module
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
-from shared.edge.hub import Hub
-from shared.edge.replay import MAX_REPLAY, RING_STEP, Gap, GapReason
-from shared.edge.topic import MAX_RING_EVENTS
+from shared.edge.fanout import SLICE
+from shared.edge.line_hub import LineHub
+from shared.edge.replay import MAX_REPLAY, REPLAY_PAGE, RING_STEP, Gap, GapReason
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
-from tests.support.price_board import Hand, settle
+from tests.support.price_board import settle
 
 SUBJECT = "notify.user.u"
 OTHER = "notify.user.other"
+TOPIC = "notify.topic.t"
 
 
 class Client:
@@ -34,6 +36,8 @@ class Client:
 
     def __init__(self) -> None:
         self.got: list[int] = []
+        self.gaps: list[Gap] = []
+        self.places: list[Position] = []
         self.reads = asyncio.Event()
         self.reads.set()
         self.most_at_once = self._at_once = 0
@@ -43,33 +47,38 @@ class Client:
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
 
+    def missed(self, gaps: Sequence[Gap], place: Position) -> None:
+        self.gaps += gaps
+        self.places.append(place)
+
     async def writable(self) -> None:
         await self.reads.wait()
         self._at_once = 0
 
 
 class Edge:
-    """A hub on the common server."""
+    """A line on the common server."""
 
     def __init__(self, server: MemoryServer) -> None:
         broker, metrics = MemoryBroker(server), Metrics()
-        self.hand = Hand()
-        self.hub = Hub(
+        self.line = LineHub(
             broker,
-            encoders={subjects.NOTIFY: encode},
+            subjects.NOTIFY,
+            subjects.ALL_NOTIFY,
+            encode=encode,
             deadletters=DeadLetters(broker, metrics),
             metrics=metrics,
-            on_resync=lambda _topic: None,
-            clock=self.hand,
         )
 
-    async def place(self, subject: str = SUBJECT) -> Position:
-        return await self.hub.position(subjects.NOTIFY, subject)
+    @property
+    def place(self) -> Position:
+        return self.line.position
 
-    async def attach(self, client: Client, after: Position, subject: str = SUBJECT) -> Gap | None:
-        gap = await self.hub.attach(subjects.NOTIFY, subject, client, after)
+    async def attach(self, client: Client, after: Position, *subjects_: str) -> list[Gap]:
+        """Resume; return what was announced."""
+        await self.line.resume(client, subjects_ or [SUBJECT], after)
         await settle()
-        return gap
+        return client.gaps
 
 
 def encode(message: Message, _epoch: str) -> Event:
@@ -86,9 +95,18 @@ def server() -> MemoryServer:
 @pytest.fixture
 async def edges(server: MemoryServer) -> AsyncIterator[tuple[Edge, Edge]]:
     a, b = Edge(server), Edge(server)
+    for edge in (a, b):
+        await edge.line.start()
     yield a, b
     for edge in (a, b):
-        await edge.hub.close()
+        await edge.line.close()
+
+
+async def late(server: MemoryServer) -> Edge:
+    """Start an edge that has nothing in its ring."""
+    edge = Edge(server)
+    await edge.line.start()
+    return edge
 
 
 async def store(server: MemoryServer, count: int, subject: str = SUBJECT) -> list[int]:
@@ -98,87 +116,101 @@ async def store(server: MemoryServer, count: int, subject: str = SUBJECT) -> lis
     return [each.seq for each in stored]
 
 
-@pytest.mark.parametrize("missed", [0, 1, RING_STEP, RING_STEP + 1, MAX_RING_EVENTS + 1, MAX_REPLAY - 1])
-async def test_a_client_that_was_away_gets_what_it_missed_at_either_edge(
+@pytest.mark.parametrize("missed", [0, 1, RING_STEP, RING_STEP + 1, REPLAY_PAGE + 1, MAX_REPLAY - 1])
+async def test_a_client_that_was_away_gets_what_it_missed_from_memory_and_from_the_stream(
     server: MemoryServer, edges: tuple[Edge, Edge], missed: int
 ) -> None:
-    a, b = edges
-    place = await a.place()
+    a, _ = edges
+    place = a.place
+    await store(server, 1, OTHER)
     seqs = await store(server, missed)
-    for edge in (a, b):
+    await store(server, 1, OTHER)
+    for edge in (a, await late(server)):
         client = Client()
 
-        assert await edge.attach(client, place) is None
+        assert await edge.attach(client, place) == []
         assert client.got == seqs
+        await edge.line.close()
 
 
-async def test_a_client_of_an_empty_subject_has_a_place_that_outlives_what_expires(
+async def test_what_was_missed_comes_in_the_streams_order_whatever_its_subject(
     server: MemoryServer, edges: tuple[Edge, Edge]
 ) -> None:
-    """With the place 0 it would look like one who missed all that has expired."""
-    a, b = edges
-    await store(server, 3, OTHER)
-    place = await a.place()
-    del server.stream(subjects.NOTIFY).by_subject[OTHER]
-    seqs = await store(server, 2)
-    client = Client()
+    """A client that is cut off in the middle goes on from there: nothing before that place may still be owed."""
+    a, _ = edges
+    place = a.place
+    seqs = [seq for _ in range(20) for subject in (TOPIC, OTHER, SUBJECT) for seq in await store(server, 1, subject)]
+    wanted = [seq for number, seq in enumerate(seqs) if number % 3 != 1]
+    for edge in (a, await late(server)):
+        client = Client()
+        await edge.attach(client, place, SUBJECT, TOPIC)
 
-    assert await b.attach(client, place) is None
+        assert client.got == wanted
+        await edge.line.close()
+
+
+async def test_a_gap_on_one_subject_is_announced_before_all_that_moves_the_place_beyond_it(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    await store(server, 1, OTHER)
+    place = edges[0].place
+    await store(server, MAX_REPLAY + 1, TOPIC)
+    seqs = await store(server, 3)
+    edge, client = await late(server), Client()
+    gaps = await edge.attach(client, place, SUBJECT, TOPIC)
+
+    assert [(gap.subject, gap.reason) for gap in gaps] == [(TOPIC, GapReason.TOO_MANY)]
+    assert client.places == [Position(place.epoch, seqs[0] - 1)]
     assert client.got == seqs
+    await edge.line.close()
 
 
 async def test_a_client_from_a_faster_edge_is_no_stranger_and_gets_nothing_twice(
     server: MemoryServer, edges: tuple[Edge, Edge]
 ) -> None:
     _, b = edges
-    place = await b.place()
     stream = server.stream(subjects.NOTIFY)
     stream.republish = False  # the live repeat has not reached edge B yet
     seqs = await store(server, 3)
     stream.republish = True
     client = Client()
-    attaching = asyncio.ensure_future(b.attach(client, Position(place.epoch, seqs[1])))
+    attaching = asyncio.ensure_future(b.attach(client, Position(b.place.epoch, seqs[1])))
     await settle()
     assert not attaching.done()
     later = await store(server, 1)  # shows the gap, which is filled
 
-    assert await attaching is None
+    assert await attaching == []
     assert client.got == [seqs[2], *later]
 
 
 async def test_a_place_that_the_stream_never_gave_out_is_unknown(edges: tuple[Edge, Edge]) -> None:
-    place = await edges[0].place()
-    gap = await edges[0].attach(Client(), Position(place.epoch, 10**18))
+    gaps = await edges[0].attach(Client(), Position(edges[0].place.epoch, 10**18))
 
-    assert gap is not None
-    assert gap.reason is GapReason.UNKNOWN
+    assert [gap.reason for gap in gaps] == [GapReason.UNKNOWN]
 
 
 async def test_what_has_expired_is_announced(server: MemoryServer, edges: tuple[Edge, Edge]) -> None:
-    place = await edges[0].place()
+    place = edges[0].place
     seqs = await store(server, 4)
     del server.stream(subjects.NOTIFY).by_subject[SUBJECT][:2]
-    client = Client()
-    gap = await edges[1].attach(client, place)
+    edge, client = await late(server), Client()
 
-    assert gap == Gap(SUBJECT, place.epoch, place.seq, seqs[-1], GapReason.EXPIRED)
+    assert await edge.attach(client, place) == [Gap(SUBJECT, place.epoch, place.seq, seqs[-1], GapReason.EXPIRED)]
     assert client.got == []
+    await edge.line.close()
 
 
 async def test_a_subject_trimmed_by_its_own_limit_is_a_gap_and_no_hole(
     server: MemoryServer, edges: tuple[Edge, Edge]
 ) -> None:
     """The stream's first sequence stays where another subject holds it, so it does not tell."""
-    a, b = edges
     await store(server, 1, OTHER)
-    place = await a.place()
+    place = edges[0].place
     await store(server, server.stream(subjects.NOTIFY).max_per_subject + 1)
-    for edge in (a, b):
+    for edge in edges:
         client = Client()
-        gap = await edge.attach(client, place)
 
-        assert gap is not None
-        assert gap.reason is GapReason.TOO_MANY
+        assert [gap.reason for gap in await edge.attach(client, place)] == [GapReason.TOO_MANY]
         assert client.got == []
 
 
@@ -189,55 +221,170 @@ def test_no_stream_that_is_resumed_keeps_fewer_of_a_subject_than_a_replay_may_ha
 
 
 async def test_a_replay_goes_at_the_clients_pace_and_joins_without_a_seam(
-    server: MemoryServer, edges: tuple[Edge, Edge], monkeypatch: pytest.MonkeyPatch
+    server: MemoryServer, edges: tuple[Edge, Edge]
 ) -> None:
-    """Longer than an idle topic is kept: the topic must not be dropped under the one who waits to join it."""
-    a, _ = edges
-    place = await a.place()
-    seqs = await store(server, MAX_RING_EVENTS + 50)
-    client = Client()
+    place = edges[0].place
+    seqs = await store(server, 300)
+    edge, client = await late(server), Client()
     client.reads.clear()
-    attaching = asyncio.ensure_future(a.attach(client, place))
+    attaching = asyncio.ensure_future(edge.attach(client, place))
     await settle()
     assert 1 <= len(client.got) <= RING_STEP
-    a.hand.now_s += 10 * hub_module.LINGER_S
-    await a.hub._drop_idle()
     seqs += await store(server, 20)
     client.reads.set()
-    assert await attaching is None
+    assert await attaching == []
     seqs += await store(server, 1)
 
     assert client.got == seqs
     assert client.most_at_once <= 2 * RING_STEP
+    await edge.line.close()
 
 
 async def test_a_stream_made_anew_during_a_replay_is_announced(server: MemoryServer, edges: tuple[Edge, Edge]) -> None:
     a, _ = edges
-    place = await a.place()
+    place = a.place
     await store(server, 100)
     client = Client()
     client.reads.clear()
     attaching = asyncio.ensure_future(a.attach(client, place))
     await settle()
     server.recreate(subjects.NOTIFY)
-    await a.hub._check_epochs()
+    await a.line._reconcile(True)
     client.reads.set()
-    gap = await attaching
+    (gap,) = await attaching
 
-    assert gap is not None
     assert gap.reason is GapReason.EPOCH
-    assert gap.epoch != place.epoch
+    assert gap.epoch == a.place.epoch != place.epoch
+
+
+async def test_a_stream_made_anew_is_announced_to_all_who_listen_and_goes_on(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    a, _ = edges
+    mine, both = Client(), Client()
+    await a.attach(mine, a.place)
+    await a.attach(both, a.place, SUBJECT, TOPIC)
+    await store(server, 3)
+    server.recreate(subjects.NOTIFY)
+    seqs = await store(server, 1)  # its number is one that was seen, its time is not
+    await a.line._reconcile(True)
+    seqs += await store(server, 2)
+
+    assert [gap.reason for gap in mine.gaps] == [GapReason.EPOCH]
+    assert {gap.subject for gap in both.gaps} == {SUBJECT, TOPIC}
+    assert mine.places == both.places == [Position(a.place.epoch, seqs[0])]
+    assert mine.got[3:] == seqs[1:]
+
+
+async def test_an_edge_that_has_missed_too_much_to_read_says_so_to_all(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    a, _ = edges
+    client = Client()
+    await a.attach(client, a.place)
+    server.stream(subjects.NOTIFY).republish = False
+    seqs = await store(server, 11)
+    with patch.object(line_hub_module, "MAX_BEHIND", 10):
+        await a.line._reconcile(True)
+
+    assert [(gap.reason, gap.start, gap.end) for gap in client.gaps] == [(GapReason.TOO_MANY, 0, seqs[-1])]
+    assert client.got == []
 
 
 async def test_what_is_not_valid_is_skipped_and_leaves_no_gap(server: MemoryServer, edges: tuple[Edge, Edge]) -> None:
-    a, b = edges
-    place = await a.place()
+    a, _ = edges
+    place = a.place
     broker = MemoryBroker(server)
     await store(server, 1)
     await broker.append(SUBJECT, b"broken", msg_id="x")
     await store(server, 1)
-    for edge in (a, b):
+    for edge in (a, await late(server)):
         client = Client()
 
-        assert await edge.attach(client, place) is None
+        assert await edge.attach(client, place) == []
         assert client.got == [1, 3]
+        await edge.line.close()
+
+
+# -- live -------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_its_subject_gets_reaches_every_stream_of_a_user_and_nobody_else(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    a, _ = edges
+    one, other, stranger = Client(), Client(), Client()
+    for client in (one, other):
+        a.line.join(client, [SUBJECT])
+    a.line.join(stranger, [OTHER])
+    first = await store(server, 2)
+    a.line.leave(one, [SUBJECT])
+    second = await store(server, 1)
+    a.line.leave(other, [SUBJECT])
+    await store(server, 1)
+
+    assert (one.got, other.got, stranger.got) == (first, first + second, [])
+    assert not a.line.listeners(SUBJECT)
+
+
+async def test_a_lost_repeat_of_anothers_message_holds_nothing_back_for_long(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    a, _ = edges
+    client = Client()
+    a.line.join(client, [SUBJECT, TOPIC])
+    stream = server.stream(subjects.NOTIFY)
+    stream.republish = False
+    seqs = await store(server, 1, TOPIC)
+    await store(server, 1, OTHER)
+    stream.republish = True
+    seqs += await store(server, 1)
+
+    assert client.got == seqs
+
+
+async def test_a_lost_repeat_that_nothing_follows_is_found_by_comparing(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    a, _ = edges
+    client = Client()
+    a.line.join(client, [SUBJECT])
+    server.stream(subjects.NOTIFY).republish = False
+    seqs = await store(server, 1)
+    await a.line._reconcile(True)
+    await settle()
+
+    assert client.got == seqs
+
+
+async def test_what_was_lost_and_purged_holds_nobody_up(server: MemoryServer, edges: tuple[Edge, Edge]) -> None:
+    a, _ = edges
+    client = Client()
+    a.line.join(client, [SUBJECT])
+    stream = server.stream(subjects.NOTIFY)
+    stream.republish = False
+    await store(server, 2)
+    stream.republish = True
+    broker = MemoryBroker(server)
+    await broker.append(SUBJECT, b"{}", msg_id="last")
+    stream.by_subject.clear()  # before the gap could be filled
+    await settle()
+
+    assert client.got == [3]
+
+
+async def test_a_user_is_not_told_before_a_broadcast_that_came_first(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    """The place is one for all subjects: with 2 handed over, 1 must not be owed any more."""
+    a, _ = edges
+    crowd = [Client() for _ in range(SLICE + 1)]
+    for client in crowd:
+        a.line.join(client, [TOPIC])
+    a.line.join(crowd[-1], [SUBJECT])
+    broker = MemoryBroker(server)
+    await broker.append(TOPIC, b"{}", msg_id="1")
+    await broker.append(SUBJECT, b"{}", msg_id="2")
+    await settle()
+
+    assert crowd[-1].got == [1, 2]

@@ -20,18 +20,19 @@ from services.notifications.watchlists import Watchlists
 from shared.auth.principal import Principal
 from shared.clock import now_s
 from shared.contracts import subjects
-from shared.contracts.cursor import Vector
+from shared.contracts.cursor import Position
 from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.commands import Commands
 from shared.edge.event import Event
-from shared.edge.hub import Hub
+from shared.edge.line import MAX_RING_MESSAGES
+from shared.edge.line_hub import LineHub
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.errors import SessionRevoked
 from shared.tasks import TaskKeeper
 from tests.support.price_board import Feed, settle
 
 USER = Principal("u", "u", "s", frozenset({"stream", "topic:*", "ops:read"}), now_s() + 600, now_s())
-WANTED = Wanted(("news",), frozenset({"A"}), 10.0, named=False, cursor=None, readable=True)
+WANTED = Wanted(("news",), frozenset({"A"}), 10.0, named=False, place=None, readable=True)
 
 
 class Out:
@@ -61,12 +62,13 @@ class Edge(Feed):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hub = Hub(
+        self.line = LineHub(
             self.broker,
-            encoders={subjects.NOTIFY: encode_notice},
+            subjects.NOTIFY,
+            subjects.ALL_NOTIFY,
+            encode=encode_notice,
             deadletters=self.deadletters,
             metrics=self.metrics,
-            on_resync=lambda _topic: None,
         )
         self.sessions = Sessions(SessionLimits(0, 0), self.metrics, "sse")
         self.statuses = StatusBoard(self.broker, self.deadletters, on_feed=self.board.feed_lives)
@@ -75,7 +77,7 @@ class Edge(Feed):
             settings=NotificationsSettings(),
             admission=Admission(AdmissionLimits(), self.metrics, "sse"),
             commands=Commands(self.broker, "edge"),
-            hub=self.hub,
+            line=self.line,
             prices=self.board,
             sessions=self.sessions,
             statuses=self.statuses,
@@ -93,7 +95,7 @@ class Edge(Feed):
     @property
     def left(self) -> list[Any]:
         """Everything that still knows of a session."""
-        listeners = [self.hub.listeners(subject) for subject in ("notify.user.u", "notify.topic.news")]
+        listeners = [self.line.listeners(subject) for subject in ("notify.user.u", "notify.topic.news")]
         boards = [*self.board._watchers, *self.statuses._listeners]
         return [*listeners[0], *listeners[1], *boards, *self.sessions, *range(len(self.parts.commands))]
 
@@ -101,9 +103,11 @@ class Edge(Feed):
 @pytest.fixture
 async def edge() -> AsyncIterator[Edge]:
     edge = Edge()
+    await edge.line.start()
     yield edge
     await edge.tasks.close()
-    await edge.hub.close()
+    await edge.line.close()
+    await edge.parts.watchlists.close()
     await edge.deadletters.close()
 
 
@@ -126,12 +130,12 @@ async def test_one_that_is_revoked_while_its_head_is_sent_gets_that_word_only(ed
     assert out.closing
 
 
-@pytest.mark.parametrize("presented", [None, "e:5,ab:3"])
+@pytest.mark.parametrize("presented", [None, "e:5"])
 async def test_one_that_comes_while_the_edge_drains_is_sent_elsewhere_with_the_cursor_it_brought(
     edge: Edge, presented: str | None
 ) -> None:
     await edge.sessions.drain(0)
-    wanted = replace(WANTED, cursor=Vector.parse(presented) if presented else None)
+    wanted = replace(WANTED, place=Position.parse(presented) if presented else None)
     session, out = StreamSession(edge.parts, USER, wanted, "10.0.0.1"), Out()
     session.register()
     session.open(out)
@@ -141,9 +145,34 @@ async def test_one_that_comes_while_the_edge_drains_is_sent_elsewhere_with_the_c
     assert from_json(out.events[0].body) == {"afterMs": 0, "cursor": presented}
 
 
+async def test_one_that_begins_now_asks_the_broker_nothing_and_misses_nothing(edge: Edge) -> None:
+    edge.server.stop()
+    session, out = edge.session(), Out()
+    session.open(out)
+    edge.server.start()
+    await edge.broker.append("notify.user.u", b'{"title":"t"}', msg_id="1")
+    await settle()
+
+    assert out.types == ["connected", "snapshot", "notification"]
+    assert out.events[-1].cursor == edge.line.cursor
+
+
+async def test_each_gap_is_announced_and_only_the_last_word_moves_the_cursor(edge: Edge) -> None:
+    wanted = replace(WANTED, place=Position("zzzz", 5))
+    session, out = StreamSession(edge.parts, USER, wanted, "10.0.0.1"), Out()
+    session.register()
+    session.open(out)
+    await settle()
+
+    *_, own, topic = out.events
+    assert from_json(own.body) == {"topic": None, "reason": "epoch_changed"}
+    assert from_json(topic.body) == {"topic": "news", "reason": "epoch_changed"}
+    assert (own.cursor, topic.cursor) == ("", edge.line.cursor)
+
+
 async def test_what_comes_before_it_is_open_harms_nobody(edge: Edge) -> None:
     session, out = edge.session(), Out()
-    answer = await session._command({"op": "symbols", "user": "u", "add": ["B"], "remove": ["A"]})
+    answer = await session.command({"op": "symbols", "user": "u", "add": ["B"], "remove": ["A"]})
     session.open(out)
     await settle()
 
@@ -164,12 +193,16 @@ async def test_one_that_is_left_at_any_moment_of_its_begin_leaves_nothing_behind
     assert len(edge.tasks) == 0
 
 
-async def test_one_that_cannot_begin_says_so_and_ends(edge: Edge) -> None:
+async def test_one_that_cannot_resume_says_so_and_ends(edge: Edge) -> None:
+    before = edge.line.position
+    for number in range(MAX_RING_MESSAGES + 1):  # what it missed has to be read
+        await edge.broker.append("notify.user.u", b'{"title":"t"}', msg_id=str(number))
     edge.server.stop()
-    session, out = edge.session(), Out()
+    session, out = StreamSession(edge.parts, USER, replace(WANTED, place=before), "10.0.0.1"), Out()
+    session.register()
     session.open(out)
     await settle()
 
-    assert out.types == ["error"]
-    assert b'"retryable":true' in out.events[0].body
+    assert out.types == ["connected", "snapshot", "error"]
+    assert b'"retryable":true' in out.events[-1].body
     assert out.closing

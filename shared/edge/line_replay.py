@@ -1,0 +1,142 @@
+"""Replay on a line: from a client's place to the line's cursor, its subjects together in the stream's order.
+
+The place is one number for all subjects, so what is delivered must be in order over all of them: a client that is cut
+off in the middle resumes from there. Complete, or announced, as `replay.py` has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from shared.broker.port import Broker, Message
+from shared.contracts.cursor import Position
+from shared.edge.event import Event
+from shared.edge.line import Kept, Line
+from shared.edge.listener import Listener
+from shared.edge.replay import CAUGHT_UP_POLL_S, MAX_REPLAY, REPLAY_PAGE, RING_STEP, Gap, GapReason
+from shared.telemetry.metrics import Metrics
+
+
+class LineListener(Listener, Protocol):
+    """A listener that can also be told what it has missed."""
+
+    def missed(self, gaps: Sequence[Gap], place: Position) -> None:
+        """Announce all of `gaps`; everything else up to `place` has been delivered."""
+
+
+class LineReplayer:
+    """Reads and delivers replays."""
+
+    def __init__(self, broker: Broker, metrics: Metrics, line: Line, event_of: Callable[[Kept], Event | None]) -> None:
+        self._broker, self._line, self._event_of = broker, line, event_of
+        self._outcomes = metrics.counter("replays", "Resumes by outcome", ["outcome"])
+        self._replayed = metrics.counter("replayed_events", "Events delivered from history at a resume")
+
+    async def replay(self, listener: LineListener, subjects: Collection[str], after: Position) -> None:
+        """Deliver or announce everything after `after`; nothing awaits between its end and the return.
+
+        So the caller can let the listener join at once, and no message falls in between.
+        """
+        reason = await self._obstacle(after)
+        if reason is not None:
+            self._start_over(listener, subjects, after, reason)
+        elif not await self._bring_up(listener, subjects, after):
+            self._start_over(listener, subjects, after, GapReason.EPOCH)
+
+    async def _obstacle(self, after: Position) -> GapReason | None:
+        """Return why nothing can be said about what came after a place; None if something can."""
+        if after.epoch != self._line.epoch:
+            return GapReason.EPOCH
+        if after.seq <= self._line.seq:
+            return None
+        # The client comes from an edge that was faster, and must not get twice what it has; or it made the place up.
+        if after.seq > (await self._broker.state(self._line.stream)).last_seq:
+            return GapReason.UNKNOWN
+        while self._line.seq < after.seq and self._line.epoch == after.epoch:  # noqa: ASYNC110  # rare and short
+            await asyncio.sleep(CAUGHT_UP_POLL_S)
+        return None
+
+    async def _bring_up(self, listener: LineListener, subjects: Collection[str], after: Position) -> bool:
+        """Deliver until what is left fits one step, while more comes live; False if the stream was made anew."""
+        reached = after.seq
+        while self._line.epoch == after.epoch:
+            recent = self._line.recent(reached)
+            if recent is None:
+                reached = await self._from_stream(listener, subjects, Position(after.epoch, reached))
+                continue
+            mine = [kept for kept in recent if kept.message.subject in subjects]
+            for kept in mine[:-RING_STEP]:
+                self._hand_over(listener, kept)
+                reached = kept.message.seq
+                await listener.writable()
+            if len(mine) <= RING_STEP:
+                for kept in mine:
+                    self._hand_over(listener, kept)
+                self._outcomes.labels("complete").inc()
+                return True
+        return False
+
+    # -- from the stream ----------------------------------------------------------------------------------------------
+
+    async def _from_stream(self, listener: LineListener, subjects: Collection[str], after: Position) -> int:
+        """Deliver what the stream holds after a place, up to where the line is now, and return where that is."""
+        end = self._line.seq
+        found: list[Message] = []
+        gaps: list[Gap] = []
+        for subject in subjects:
+            messages = await self._read(subject, after.seq, end, MAX_REPLAY - len(found))
+            if isinstance(messages, GapReason):
+                gaps.append(Gap(subject, after.epoch, after.seq, end, messages))
+                self._outcomes.labels(messages.value).inc()
+            else:
+                found += messages
+        if self._line.epoch != after.epoch:
+            return after.seq
+        found.sort(key=lambda message: message.seq)
+        if gaps:
+            # Before all that would move the client's place beyond them.
+            listener.missed(gaps, Position(after.epoch, found[0].seq - 1 if found else end))
+        for message in found:
+            self._hand_over(listener, Kept(message))
+            await listener.writable()
+        return end
+
+    async def _read(self, subject: str, after_seq: int, end_seq: int, limit: int) -> list[Message] | GapReason:
+        """Return what a subject held after one place up to another, or why that cannot be had."""
+        messages: list[Message] = []
+        reached = after_seq
+        while reached < min(await self._broker.last_seq(self._line.stream, subject), end_seq):
+            page = await self._broker.read_after(self._line.stream, subject, reached, limit=REPLAY_PAGE)
+            # What the stream has beyond the line is still on its way here, and comes to all when it arrives.
+            messages += [message for message in page.messages if message.seq <= end_seq]
+            if len(messages) >= limit:
+                return GapReason.TOO_MANY
+            if page.messages:
+                reached = page.messages[-1].seq
+            else:  # this replica is behind its leader
+                await asyncio.sleep(CAUGHT_UP_POLL_S)
+        # Asked after the reading, so that what expires meanwhile is noticed too.
+        return messages if await self._complete_since(subject, after_seq) else GapReason.EXPIRED
+
+    async def _complete_since(self, subject: str, seq: int) -> bool:
+        """Whether the stream has dropped nothing that came after `seq` on this subject, as far as age and size go."""
+        if (await self._broker.state(self._line.stream)).first_seq <= seq + 1:
+            return True
+        oldest = await self._broker.read_after(self._line.stream, subject, 0, limit=1)
+        return bool(oldest.messages) and oldest.messages[0].seq <= seq
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    def _hand_over(self, listener: LineListener, kept: Kept) -> None:
+        if (event := self._event_of(kept)) is not None:
+            listener.deliver(event)
+            self._replayed.inc()
+
+    def _start_over(
+        self, listener: LineListener, subjects: Collection[str], after: Position, reason: GapReason
+    ) -> None:
+        self._outcomes.labels(reason.value).inc()
+        place = self._line.position
+        listener.missed([Gap(subject, place.epoch, after.seq, place.seq, reason) for subject in subjects], place)
