@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from services.notifications.notices import Notices, encode_notice
+from services.notifications.opening import PATH, stream_endpoint
 from services.notifications.parts import NotificationsParts, State
 from services.notifications.prices import PriceBoard
 from services.notifications.routes import notifications_router, stocks_router, stream_router
@@ -50,6 +51,7 @@ def create_app(
         "notifications",
         lifespan=lifespan,
         routers=[stream_router(), stocks_router(), notifications_router()],
+        streams={PATH: stream_endpoint},
         settings=settings,
         lifecycle=lifecycle,
         metrics=metrics,

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, model_validator
-from sse_starlette import ServerSentEvent
 
 from services.notifications.notices import MAX_HISTORY_PAGE
+from services.notifications.opening import StreamQuery, open_stream, streaming
 from services.notifications.parts import NotificationsParts
-from services.notifications.prices import clamp_rate, symbols_of
-from services.notifications.stream import StreamSession, Wanted, check_topics, parse_cursor, retry_line
 from shared.auth.principal import Principal
 from shared.contracts import subjects
 from shared.contracts.claims import Scope
 from shared.contracts.cursor import Position
 from shared.contracts.events import Notification, Payload
-from shared.contracts.ids import Id, require_id
-from shared.edge.admission import address_of
-from shared.edge.connection import AsgiStream
-from shared.edge.event import chunk
-from shared.edge.wire.handover import Departed
+from shared.contracts.ids import Id
 from shared.edge.wire.response import StreamResponse
-from shared.edge.wire.sse import PooledStream
 from shared.errors import BadInput
 
 
@@ -65,31 +57,26 @@ class NewToken(Payload):
     token: Annotated[str, Field(max_length=4096)]
 
 
-def parts_of(request: Request) -> NotificationsParts:
+async def parts_of(request: Request) -> NotificationsParts:
     """Return what this service stands on."""
     parts: NotificationsParts = request.state.notifications
     return parts
 
 
-async def streaming(request: Request) -> Principal:
-    """Return who asks, if they may have a stream and do not call too often."""
-    parts = parts_of(request)
-    principal = await parts.authenticator.request(request.scope, stream=request.url.path == "/api/stream")
-    principal.require(Scope.STREAM)
-    if parts.calls is not None:
-        parts.calls.require(principal.user_id, "calls")
-    return principal
+async def calling(request: Request) -> Principal:
+    """Return who asks, if they may have what streams have, and do not call too often."""
+    return await streaming(await parts_of(request), request.scope)
 
 
 async def notifying(request: Request) -> Principal:
     """Return who asks, if they may notify others."""
-    principal = await parts_of(request).authenticator.request(request.scope)
+    principal = await (await parts_of(request)).authenticator.request(request.scope)
     principal.require(Scope.NOTIFY_WRITE)
     return principal
 
 
 Parts = Annotated[NotificationsParts, Depends(parts_of)]
-User = Annotated[Principal, Depends(streaming)]
+User = Annotated[Principal, Depends(calling)]
 Producer = Annotated[Principal, Depends(notifying)]
 
 
@@ -97,36 +84,13 @@ def stream_router() -> APIRouter:
     """Return the stream and the calls that name one."""
     router = APIRouter(prefix="/api/stream", tags=["stream"])
 
-    @router.get("")
-    async def stream(
-        request: Request,
-        parts: Parts,
-        user: User,
-        topics: Annotated[list[str], Query()] = [],  # noqa: B006  # FastAPI copies it
-        symbols: Annotated[list[str], Query()] = [],  # noqa: B006
-        max_rate: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
-        events: Annotated[str, Query(pattern="^(named|unnamed)$")] = "unnamed",
-        last_event_id: Annotated[str | None, Query(max_length=2048)] = None,
-    ) -> Response:
-        """Open a stream: `connected`, what was missed since `Last-Event-ID`, then everything as it comes."""
-        settings = parts.settings
-        place, readable = parse_cursor(request.headers.get("last-event-id") or last_event_id)
-        named_symbols = [require_id(symbol, "symbol") for symbol in symbols_of(symbols)]
-        if len(named_symbols) > settings.max_symbols:
-            raise BadInput(f"a stream follows at most {settings.max_symbols} symbols")
-        wanted = Wanted(
-            topics=check_topics(user, symbols_of(topics), settings.max_topics),
-            symbols=frozenset(named_symbols),
-            rate_hz=clamp_rate(
-                max_rate, default=settings.default_rate_hz, low=settings.min_rate_hz, high=settings.max_rate_hz
-            ),
-            named=events == "named",
-            place=place,
-            readable=readable,
-        )
-        session = StreamSession(parts, user, wanted, address_of(request.scope))
-        session.register()
-        return event_stream(session, parts, named=wanted.named)
+    @router.get("", status_code=200, response_class=StreamResponse)
+    async def stream(request: Request, query: Annotated[StreamQuery, Query()]) -> Response:
+        """Open a stream: `connected`, what was missed since `Last-Event-ID`, then everything as it comes.
+
+        It stands here to be documented: requests reach `stream_endpoint`, which does the same.
+        """
+        return await open_stream(request.scope, query)
 
     @router.post("/{stream}/token")
     async def renew(stream: str, new: NewToken, parts: Parts, user: User) -> dict[str, Any]:
@@ -134,37 +98,6 @@ def stream_router() -> APIRouter:
         return await parts.commands.send(stream, {"op": "token", "user": user.user_id, "token": new.token})
 
     return router
-
-
-def event_stream(session: StreamSession, parts: NotificationsParts, *, named: bool) -> Response:
-    """Return the response that carries the session: in the pool where the server lets go of it, else over ASGI."""
-    retry = retry_line(parts.settings.retry_ms)
-
-    async def content() -> AsyncIterator[bytes]:
-        out = AsgiStream(parts.limits, named=named)
-        session.open(out)
-        try:
-            yield retry
-            async for data in out.chunks():
-                yield data
-        finally:
-            session.close()
-
-    def adopt(departed: Departed) -> None:
-        assert parts.pool is not None  # noqa: S101  # see on_departed
-        out = PooledStream(parts.pool, departed.fd, parts.limits, named=named)
-        out.session = session
-        parts.pool.adopt(out)
-        out.send(chunk(retry))
-        session.open(out)
-
-    return StreamResponse(
-        content(),
-        on_departed=adopt if parts.pool is not None else None,
-        ping=parts.settings.heartbeat_s,
-        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
-        send_timeout=parts.settings.send_timeout_s,
-    )
 
 
 def stocks_router() -> APIRouter:

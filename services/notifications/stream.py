@@ -248,7 +248,10 @@ class StreamSession:
             "topics": self._topics,
             "heartbeatMs": int(self._parts.settings.heartbeat_s * 1000),
         }
-        return make_event("connected", data).at(self._cursor)
+        event = make_event("connected", data).at(self._cursor)
+        # Different for each, so that clients cut at once do not return at once.
+        event.retry_ms = random.randint(self._parts.settings.retry_ms // 2, self._parts.settings.retry_ms * 3 // 2)
+        return event
 
     def _watch_symbols(self) -> frozenset[str]:
         """Follow what was asked for and the watchlist; return both. Most streams follow no price and have no flow."""
@@ -295,11 +298,6 @@ def check_topics(principal: Principal, topics: Sequence[str], limit: int) -> tup
         if not principal.may_follow(topic):
             principal.require(f"topic:{topic}")
     return named
-
-
-def retry_line(mean_ms: int) -> bytes:
-    """Return the `retry:` of a new stream: different for each, so that clients cut at once do not return at once."""
-    return b"retry: %d\r\n\r\n" % random.randint(mean_ms // 2, mean_ms + mean_ms // 2)
 
 
 def parse_cursor(text: str | None) -> tuple[Position | None, bool]:

@@ -32,6 +32,7 @@ class Event:
         overflow: its class of back-pressure; `key` names the value that a newer one replaces (LATEST).
         subject, seq: where it stands in its stream; empty and 0 for what was never stored.
         cursor: the SSE `id`: where a client stands that has received it; empty if that has not moved.
+        retry_ms: the SSE `retry`: when the client is to come back after a break; 0 to say nothing of it.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Event:
         "cursor",
         "key",
         "overflow",
+        "retry_ms",
         "seq",
         "subject",
         "type",
@@ -62,6 +64,7 @@ class Event:
         self.type, self.body, self.overflow, self.key = type_, body, overflow, key
         self.subject, self.seq = subject, seq
         self.cursor = ""
+        self.retry_ms = 0
         self._frame_id = b""
         self._ws: bytes | None = None
         self._chunk: bytes | None = None
@@ -106,9 +109,10 @@ class Event:
 
     def to_sse(self, *, named: bool) -> bytes:
         """Return the SSE event: `event:` if the client asked for names, `id:` if it moves its cursor, `data:`."""
+        retry = b"retry: %d\r\n" % self.retry_ms if self.retry_ms else b""
         name = b"event: %b\r\n" % self.type.encode() if named else b""
         cursor = b"id: %b\r\n" % self.cursor.encode() if self.cursor else b""
-        return name + cursor + self.sse_data
+        return retry + name + cursor + self.sse_data
 
     @property
     def sse_data(self) -> bytes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from shared.contracts.wire_errors import HTTP_STATUS, problem, problem_headers
 from shared.errors import BadInput, FanfareError
@@ -26,18 +28,23 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 
 class ServiceApp(FastAPI):
-    """FastAPI, with WebSockets that go past its middleware.
+    """FastAPI, with connections that stay going past it: what such a one costs is its beginning.
 
-    A WebSocket needs none of it (no body, no status, its own errors), and the handshake is what a connection costs: the
-    way through the stack is a third of it.
+    A WebSocket needs nothing of the stack (no body, no status, its own errors), and the way through is a third of its
+    handshake. A stream needs the log and the errors, and neither routing nor dependencies.
     """
 
     sockets: Mapping[str, ASGIApp]
+    streams: dict[str, ASGIApp]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        socket = self.sockets.get(scope["path"]) if scope["type"] == "websocket" else None
-        await (socket or super().__call__)(scope, receive, send)
+        endpoint: ASGIApp | None = None
+        if scope["type"] == "websocket":
+            endpoint = self.sockets.get(scope["path"])
+        elif scope["type"] == "http" and scope["method"] == "GET":
+            endpoint = self.streams.get(scope["path"])
+        await (endpoint or super().__call__)(scope, receive, send)
 
 
 def build_app(
@@ -49,11 +56,14 @@ def build_app(
     lifecycle: Lifecycle,
     metrics: Metrics,
     sockets: Mapping[str, ASGIApp] | None = None,
+    streams: Mapping[str, ASGIApp] | None = None,
 ) -> FastAPI:
     """Return the app of service `name`; every error it raises reaches the client as RFC 9457 problem+json.
 
     Args:
         sockets: WebSocket endpoints by path.
+        streams: endpoints of GET requests whose answer does not end, by path; logged, and answered when they raise, as
+            routes are.
     """
     app = ServiceApp(
         title=f"Fanfare {name}",
@@ -66,12 +76,14 @@ def build_app(
             Middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s),
         ],
     )
-    app.sockets = sockets or {}
+    app.sockets, app.streams = sockets or {}, {}
+    for path, endpoint in (streams or {}).items():
+        answered = ServerErrorMiddleware(ExceptionMiddleware(endpoint, _HANDLERS), _unforeseen)
+        app.streams[path] = RequestLog(answered, service=name, metrics=metrics)
     for router in (*routers, health_router(lifecycle, metrics)):
         app.include_router(router)
-    app.add_exception_handler(FanfareError, _fanfare_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _unforeseen)
     return app
 
@@ -109,3 +121,10 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     get_logger().error("request_failed", path=request.url.path, exc_info=error)
     return problem_response(FanfareError("Something went wrong here; it has been logged."))
+
+
+_HANDLERS: Final[dict[Any, ExceptionHandler]] = {
+    FanfareError: _fanfare_error,
+    RequestValidationError: _validation_error,
+    HTTPException: _http_error,
+}

@@ -1,0 +1,151 @@
+"""How a stream opens: what its query may say, who may, and the answer that carries its session."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
+
+from services.notifications.parts import NotificationsParts
+from services.notifications.prices import clamp_rate, symbols_of
+from services.notifications.settings import NotificationsSettings
+from services.notifications.stream import StreamSession, Wanted, check_topics, parse_cursor
+from shared.auth.credentials import MAX_QUERY_FIELDS
+from shared.auth.principal import Principal
+from shared.contracts.claims import Scope as TokenScope
+from shared.contracts.ids import require_id
+from shared.edge.admission import address_of
+from shared.edge.connection import AsgiStream
+from shared.edge.wire.handover import Departed
+from shared.edge.wire.response import StreamResponse
+from shared.edge.wire.sse import PooledStream
+from shared.errors import BadInput
+
+PATH = "/api/stream"
+_LISTS = frozenset({"topics", "symbols"})
+
+
+class StreamQuery(BaseModel):
+    """What a client asks for.
+
+    Attributes:
+        topics, symbols: names, in one value with commas or in several.
+        max_rate: price updates a second, at most.
+        events: `named` for events with an `event:` line.
+        last_event_id: where it was, for clients that cannot set the header `Last-Event-ID`.
+    """
+
+    topics: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+    max_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    events: Literal["named", "unnamed"] = "unnamed"
+    last_event_id: Annotated[str, Field(max_length=2048)] | None = None
+
+
+async def stream_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /api/stream`, past FastAPI: what a stream costs is its opening."""
+    response = await open_stream(scope, read_query(scope["query_string"]))
+    await response(scope, receive, send)
+
+
+async def open_stream(scope: Scope, query: StreamQuery) -> StreamResponse:
+    """Return the answer that begins a stream.
+
+    Raises:
+        Unauthorized, Forbidden, RateLimited: whoever asks may not; also what `authenticator.request` raises.
+        BadInput: a name is none, or there are too many.
+    """
+    parts: NotificationsParts = scope["state"]["notifications"]
+    user = await streaming(parts, scope)
+    wanted = _wanted(query, _last_event_id(scope), user, parts.settings)
+    session = StreamSession(parts, user, wanted, address_of(scope))
+    session.register()
+    return _carry(session, parts, named=wanted.named)
+
+
+async def streaming(parts: NotificationsParts, scope: Scope) -> Principal:
+    """Return who asks, if they may have a stream and do not call too often."""
+    principal = await parts.authenticator.request(scope, stream=scope["path"] == PATH)
+    principal.require(TokenScope.STREAM)
+    if parts.calls is not None:
+        parts.calls.require(principal.user_id, "calls")
+    return principal
+
+
+def read_query(query_string: bytes) -> StreamQuery:
+    """Return what the query says; of a field that stands there twice the last counts, as everywhere.
+
+    Raises:
+        RequestValidationError: a field is not valid; also BadInput.
+    """
+    if not query_string:
+        return StreamQuery()
+    try:
+        found = parse_qs(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError as error:
+        raise BadInput(f"more than {MAX_QUERY_FIELDS} query fields") from error
+    try:
+        return StreamQuery.model_validate({key: all_ if key in _LISTS else all_[-1] for key, all_ in found.items()})
+    except ValidationError as error:
+        raise RequestValidationError([{**each, "loc": ("query", *each["loc"])} for each in error.errors()]) from None
+
+
+# -- private ----------------------------------------------------------------------------------------------------------
+
+
+def _wanted(query: StreamQuery, last_event_id: str | None, user: Principal, settings: NotificationsSettings) -> Wanted:
+    place, readable = parse_cursor(last_event_id or query.last_event_id)
+    symbols = [require_id(symbol, "symbol") for symbol in symbols_of(query.symbols)]
+    if len(symbols) > settings.max_symbols:
+        raise BadInput(f"a stream follows at most {settings.max_symbols} symbols")
+    rate_hz = clamp_rate(
+        query.max_rate, default=settings.default_rate_hz, low=settings.min_rate_hz, high=settings.max_rate_hz
+    )
+    return Wanted(
+        topics=check_topics(user, symbols_of(query.topics), settings.max_topics),
+        symbols=frozenset(symbols),
+        rate_hz=rate_hz,
+        named=query.events == "named",
+        place=place,
+        readable=readable,
+    )
+
+
+def _last_event_id(scope: Mapping[str, Any]) -> str | None:
+    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    return next((value.decode("latin-1") for name, value in headers if name == b"last-event-id"), None)
+
+
+def _carry(session: StreamSession, parts: NotificationsParts, *, named: bool) -> StreamResponse:
+    """Return the answer that carries the session: in the pool where the server lets go of it, else over ASGI."""
+
+    async def content() -> AsyncIterator[bytes]:
+        out = AsgiStream(parts.limits, named=named)
+        session.open(out)
+        try:
+            async for data in out.chunks():
+                yield data
+        finally:
+            session.close()
+
+    def stay() -> EventSourceResponse:
+        return EventSourceResponse(
+            content(),
+            ping=parts.settings.heartbeat_s,
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
+            send_timeout=parts.settings.send_timeout_s,
+        )
+
+    def adopt(departed: Departed) -> None:
+        assert parts.pool is not None  # noqa: S101  # see on_departed
+        out = PooledStream(parts.pool, departed.fd, parts.limits, named=named)
+        out.session = session
+        parts.pool.adopt(out)
+        session.open(out)
+
+    return StreamResponse(stay, on_departed=adopt if parts.pool is not None else None)
