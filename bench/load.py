@@ -52,7 +52,7 @@ class Crowd:
     Attributes:
         arrived: marks that have come, over all clients.
         bytes_in: all that has come since the welcome.
-        lost: clients whose connection ended.
+        lost: clients whose connection ended after they were in.
         last_at_s: when the last mark came.
         delays_s: for stamped messages, when it came less when it was to be sent.
     """
@@ -87,6 +87,14 @@ class Crowd:
         except TimeoutError:
             raise BenchFailed(f"{self.name}: not all of {len(fresh)} clients got in") from None
         self.clients += fresh
+
+    async def try_to_enter(self, fresh: Sequence[Client], *, at_once: int) -> int:
+        """Connect clients; return how many were refused, who are not among the clients then."""
+        turnstile = asyncio.Semaphore(at_once)
+        entering = asyncio.gather(*(self._enter(client, turnstile) for client in fresh), return_exceptions=True)
+        results = await asyncio.wait_for(entering, TIMEOUT_S + len(fresh) / SLOWEST_CONNECTS_PER_S)
+        self.clients += [client for client, error in zip(fresh, results, strict=True) if error is None]
+        return sum(error is not None for error in results)
 
     async def reach(self, arrived: int) -> None:
         """Return once `arrived` marks have come.
@@ -183,9 +191,10 @@ class Client(asyncio.Protocol):
         return count
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Note that this client is out."""
-        self.crowd.lost += 1
-        if not self.welcomed.done():
+        """Note that this client is out, or was not let in."""
+        if self.welcomed.done():
+            self.crowd.lost += 1
+        else:
             self.welcomed.set_exception(BenchFailed(f"the server hung up: {self.rest[:200]!r}"))
 
     def send(self, data: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,9 +11,9 @@ from typing import cast
 from bench.load import MARK, TIMEOUT_S, BenchFailed, Client, Crowd, Door, content, until
 from bench.servers import Publish
 
-MESSAGE = re.compile(rb"(?:id: (?P<id>\S+)\r\n[^{]*)?\{[^{}]*" + MARK + rb":(?P<stamp>\d+);[^{}]*\}")
-CURSOR = re.compile(rb'"cursor":"([^"]+)"')
+CURSOR, EVENT_ID = b'"cursor":"', b"id: "
 LONGEST_MESSAGE_BYTES = 64 * 1024
+MOST_REFUSALS = 5
 
 
 class ResumingClient(Client):
@@ -35,13 +34,12 @@ class ResumingClient(Client):
     def read(self, seen: bytes) -> int:
         """Take the messages that are whole, and keep the rest."""
         count, end = 0, 0
-        for message in MESSAGE.finditer(seen):
-            stamp = int(message["stamp"])
+        while (mark := seen.find(MARK, end)) >= 0 and (close := seen.find(b"}", mark)) >= 0:
+            stamp = int(seen[mark + len(MARK) + 1 : seen.index(b";", mark)])
             self.astray += stamp <= self.last_stamp
             self.last_stamp = stamp
-            cursor = message["id"] or next(iter(CURSOR.findall(message[0])), b"")
-            self.cursor = cursor.decode()
-            count, end = count + 1, message.end()
+            self.cursor = _cursor(seen, end, mark, close)
+            count, end = count + 1, close + 1
         self.rest = seen[end:][-LONGEST_MESSAGE_BYTES:]
         return count
 
@@ -51,25 +49,45 @@ class ResumingClient(Client):
         self.count, self.astray = before.count, before.astray
 
 
+def _cursor(seen: bytes, start: int, mark: int, close: int) -> str:
+    """Return the cursor of a message: the `id:` line before its object (SSE), or a field of it (WebSocket)."""
+    opening = seen.rfind(b"{", start, mark)
+    line = seen.rfind(EVENT_ID, start, opening)
+    if line >= 0:
+        return seen[line + len(EVENT_ID) : seen.index(b"\r", line)].decode()
+    field = seen.find(CURSOR, opening, close) + len(CURSOR)
+    return seen[field : seen.index(b'"', field)].decode()
+
+
 def resuming(crowd: Crowd) -> Sequence[ResumingClient]:
     """Return the clients of a crowd that was made of this kind."""
     return cast("Sequence[ResumingClient]", crowd.clients)
 
 
-async def come_back(crowd: Crowd, door: Door, cursors: list[str], *, at_once: int) -> Crowd:
-    """Wait until a crowd is cut off, and return one that goes on in its place, through `door`.
+async def come_back(crowd: Crowd, door: Door, cursors: list[str], *, at_once: int) -> tuple[Crowd, int]:
+    """Wait until a crowd is cut off, and bring it in again through `door`; one that is refused comes again at once.
 
     Args:
         cursors: where the requests of `door` look up the cursor of client number `n`; filled in here.
+
+    Returns:
+        the crowd that goes on in its place, and how often one was refused.
     """
     await until_cut(crowd)
-    cursors[: len(crowd.clients)] = [client.cursor for client in resuming(crowd)]
+    before, refusals = resuming(crowd), 0
+    cursors[: len(before)] = [client.cursor for client in before]
     again = Crowd(crowd.name, door, crowd.kind)
-    fresh = again.prepare(range(len(crowd.clients)))
-    for client, before in zip(cast("Sequence[ResumingClient]", fresh), resuming(crowd), strict=True):
-        client.go_on_from(before)
-    await again.enter(fresh, at_once=at_once)
-    return again
+    outside = list(range(len(before)))
+    while outside and refusals <= MOST_REFUSALS * len(before):
+        fresh = cast("Sequence[ResumingClient]", again.prepare(outside))
+        for number, client in zip(outside, fresh, strict=True):
+            client.go_on_from(before[number])
+        refusals += await again.try_to_enter(fresh, at_once=at_once)
+        inside = set(again.clients)
+        outside = [number for number, client in zip(outside, fresh, strict=True) if client not in inside]
+    if outside:
+        raise BenchFailed(f"{crowd.name}: {len(outside)} were refused again and again")
+    return again, refusals
 
 
 async def until_cut(crowd: Crowd) -> None:

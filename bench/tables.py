@@ -52,6 +52,7 @@ COLUMNS = {
         "clients": "clients",
         "s until all have resumed": "all_resumed_s",
         "us of CPU a resume": "cpu_us_per_resume",
+        "refused at first": "refusals",
         "generator busy": "generator_busy",
     },
     "slow": {
