@@ -14,7 +14,9 @@ from shared.contracts.ids import new_id
 from shared.contracts.streams import BUCKETS
 from shared.errors import Conflict
 
-WRITE_DEADLINE_S = 5.0
+WRITE_DEADLINE_S = 10.0
+"""How long a write is repeated: a new leader takes 4 to 7 s."""
+
 _TRIES = 3
 
 

@@ -27,7 +27,7 @@ BATCH_MESSAGES = 500
 BATCH_BYTES = 1 << 20
 """Direct get has no flow control, so a batch is small enough for any buffer on its way."""
 
-BATCH_TIMEOUT_S = 5.0
+BATCH_TIMEOUT_S = 3.0
 
 PAGE_SUBJECTS = 1_000
 PAGE_SUBJECT_BYTES = 32 * 1024
@@ -38,8 +38,8 @@ MAX_SCAN = 100_000
 
 RETRY_PAUSE_S = 0.2
 
-READ_DEADLINE_S = 8.0
-"""How long a read waits for a leader who answers."""
+READ_DEADLINE_S = 10.0
+"""How long a read waits for somebody who answers: a new leader takes 4 to 7 s."""
 
 _API = "$JS.API"
 _MESSAGE_NOT_FOUND, _TOO_MANY_RESULTS = 404, 413
@@ -169,19 +169,23 @@ class JetStreamLog:
 
     async def _direct(self, stream: str, request: Mapping[str, Any]) -> tuple[list[Message], bytes]:
         """Return one batch and the headers of what ended it."""
-        subject = f"{_API}.DIRECT.GET.{stream}"
-        try:
-            *replies, end = await self._link.ask_many(
-                subject, _encode(request), last=lambda reply: wire.status(reply.raw) != 0, timeout_s=BATCH_TIMEOUT_S
-            )
-        except NoResponders:
-            raise Unavailable(f"stream {stream} does not answer direct reads") from None
+        *replies, end = await self._patiently(lambda: self._ask_replica(stream, request))
         code = wire.status(end.raw)
         if code == _TOO_MANY_RESULTS:
             raise TooManySubjects
         if code not in {204, _MESSAGE_NOT_FOUND}:
             raise Unavailable(f"stream {stream} answered a direct read with status {code}")
         return _unbroken(replies), end.raw or b""
+
+    async def _ask_replica(self, stream: str, request: Mapping[str, Any]) -> list[Reply]:
+        """Ask whichever replica the server chooses; one that is frozen may be among them, and does not answer."""
+        subject = f"{_API}.DIRECT.GET.{stream}"
+        try:
+            return await self._link.ask_many(
+                subject, _encode(request), last=lambda reply: wire.status(reply.raw) != 0, timeout_s=BATCH_TIMEOUT_S
+            )
+        except NoResponders:
+            raise Unavailable(f"stream {stream} does not answer direct reads") from None
 
     async def _acked(self, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
         reply = await self._link.ask(subject, data, headers, timeout_s=timeout_s)
@@ -193,7 +197,7 @@ class JetStreamLog:
         return answer
 
     async def _patiently(self, read: Callable[[], Awaitable[Read]]) -> Read:
-        """Read; while nobody can answer, again for up to READ_DEADLINE_S: a new leader takes some 5 s."""
+        """Read; while nobody can answer, again for up to READ_DEADLINE_S."""
         until_s = time.monotonic() + READ_DEADLINE_S
         while True:
             try:

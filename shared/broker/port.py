@@ -10,7 +10,7 @@ Three kinds of traffic, each with its own promise:
 * **keys** (`get`, `put`, `delete`): last value wins, unless `expect` names the revision that must still hold.
 
 Where one of several servers leads, what asks the leader (`append`, `last_seq`, `state`, `get`, `put`, `delete`) waits
-through a change of leader, some seconds.
+through a change of leader, up to 10 s; a replica that does not answer is not the last to be asked.
 
 The contract test in `tests/contract` belongs to this file: an adapter that does not pass it is not one.
 
