@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable, ItemsView
 from itertools import islice
 
 from pydantic_core import from_json, to_json
@@ -33,9 +35,6 @@ RECONCILE_EVERY_S = 10.0
 MAX_ROSTER_USERS = 256
 EDGE_LEASE = "edge"
 
-_Here = tuple[int, str]
-"""How many connections a user has in a room here, and the user's name."""
-
 OnChange = Callable[[str, str, str, bool], None]
 """Called with room, user, user's name, and whether they are online now."""
 
@@ -53,8 +52,12 @@ class Presence:
     ) -> None:
         self._broker, self._edge, self._wheel = broker, edge, wheel
         self._on_change, self._clock = on_change, clock
-        self._here: dict[str, dict[str, _Here]] = {}
-        self._rosters: dict[str, dict[str, dict[str, str]]] = {}
+        # Of each room that somebody here is in: who is here, with names (and, apart, how many connections more than one
+        # they have), the stored roster of each edge, and what clients were told. Nearly all rooms are small, and there
+        # is one for every ten clients or so: what is kept of one is kept small.
+        self._here: dict[str, dict[str, str]] = {}
+        self._further: Counter[tuple[str, str]] = Counter()
+        self._rosters: dict[str, dict[str, bytes]] = {}
         self._online: dict[str, dict[str, str]] = {}
         self._leases: set[str] = {edge}
         self._renewed_at_s = 0.0
@@ -88,16 +91,23 @@ class Presence:
     # -- what sessions ask --------------------------------------------------------------------------------------------
 
     async def join(self, room: str, user: str, name: str) -> list[str]:
-        """Note a connection of `user` in `room`; return who is online there, this user included."""
+        """Note a connection of `user` in `room`; return who is online there, this user included, in order."""
         first = room not in self._here
         here = self._here.setdefault(room, {})
-        before = here.get(user)
-        here[user] = (before[0] + 1 if before else 1, name)
-        if before is None:
-            self._mark(room)
+        known = here.get(user)
+        if known is not None:
+            self._further[room, user] += 1
+        if known != name:
+            here[user] = name
+            if known is not None or len(here) <= MAX_ROSTER_USERS:  # beyond that, the roster stays as it is
+                self._mark(room)
         if first:
             await self._read_rosters([room])
-        return sorted({*self._online.get(room, {}), user})
+        online = self._online.get(room, {})
+        members = list(online)
+        if user not in online:
+            insort(members, user)
+        return members
 
     def leave(self, room: str, user: str) -> None:
         """End a connection of `user` in `room`; the room hears of it after the grace time, unless they are back."""
@@ -108,7 +118,7 @@ class Presence:
         if room in self._here:
             return dict(self._online.get(room, {}))
         rosters = await self._stored_rosters([room])
-        return self._union(rosters.get(room, {}))
+        return self._union(room, rosters.get(room, {}))
 
     # -- changes from here --------------------------------------------------------------------------------------------
 
@@ -116,10 +126,10 @@ class Presence:
         here = self._here.get(room)
         if here is None or user not in here:
             return
-        count, name = here[user]
-        if count > 1:
-            here[user] = (count - 1, name)
-        else:
+        further = self._further.pop((room, user), 0)
+        if further > 1:
+            self._further[room, user] = further - 1
+        elif not further:
             del here[user]
             self._mark(room)
 
@@ -146,8 +156,7 @@ class Presence:
     async def _write(self, room: str) -> None:
         here = self._here.get(room)
         if here:
-            users = {user: name for user, (_count, name) in islice(here.items(), MAX_ROSTER_USERS)}
-            value = to_json({"users": users, "count": len(here)})
+            value = to_json({"users": dict(islice(here.items(), MAX_ROSTER_USERS))})
             await self._broker.put(subjects.PRESENCE, room, self._edge, value=value, ttl_s=ROSTER_TTL_S)
         else:
             await self._broker.delete(subjects.PRESENCE, room, self._edge)
@@ -181,18 +190,20 @@ class Presence:
 
     def _set_roster(self, room: str, edge: str, data: bytes | None) -> None:
         rosters = self._rosters.setdefault(room, {})
-        users = from_json(data).get("users", {}) if data else {}
-        if users:
-            rosters[edge] = users
+        if data and _users(data):
+            rosters[edge] = data
         else:
             rosters.pop(edge, None)
 
-    def _union(self, rosters: dict[str, dict[str, str]]) -> dict[str, str]:
-        return {user: name for edge, users in rosters.items() if edge in self._leases for user, name in users.items()}
+    def _union(self, room: str, rosters: dict[str, bytes]) -> dict[str, str]:
+        """Return who is online in a room, in order; of whom is here as well, the very texts that the sessions hold."""
+        found = {user: name for edge, data in rosters.items() if edge in self._leases for user, name in _users(data)}
+        here = {user: name for user, name in self._here.get(room, {}).items() if found.get(user) == name}
+        return dict(sorted((here | {user: name for user, name in found.items() if user not in here}).items()))
 
     def _tell(self, room: str) -> None:
         """Announce the difference between what clients were told and what the keys say."""
-        before, now = self._online.get(room, {}), self._union(self._rosters.get(room, {}))
+        before, now = self._online.get(room, {}), self._union(room, self._rosters.get(room, {}))
         self._online[room] = now
         if max(len(before), len(now)) >= MAX_ROSTER_USERS:
             return
@@ -246,11 +257,17 @@ class Presence:
                 self._tell(room)
                 self._restore(room)
 
-    async def _stored_rosters(self, rooms: list[str]) -> dict[str, dict[str, dict[str, str]]]:
+    async def _stored_rosters(self, rooms: list[str]) -> dict[str, dict[str, bytes]]:
         patterns = [subjects.bucket_keys(subjects.PRESENCE, room) for room in rooms]
-        found: dict[str, dict[str, dict[str, str]]] = {room: {} for room in rooms}
+        found: dict[str, dict[str, bytes]] = {room: {} for room in rooms}
         for key in await self._broker.read_last(subjects.bucket_stream(subjects.PRESENCE), patterns):
             room, edge = subjects.tokens_after(key.subject, 2)
-            if not key.gone and (users := from_json(key.data).get("users")):
-                found[room][edge] = users
+            if not key.gone and _users(key.data):
+                found[room][edge] = key.data
         return found
+
+
+def _users(roster: bytes) -> ItemsView[str, str]:
+    """Return who stands in a roster, with names."""
+    users: dict[str, str] = from_json(roster).get("users", {})
+    return users.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -29,6 +30,10 @@ def handshake(edge: LocalEdge, room: str, headers: dict[str, str] | None = None)
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+def stream_request(edge: LocalEdge, user: str) -> bytes:
+    return f"GET /api/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {edge.mint.token(user)}\r\n\r\n".encode()
 
 
 def frame(type_: str, **fields: object) -> bytes:
@@ -94,6 +99,38 @@ async def test_nothing_of_a_connection_stays_with_the_server(edges: Edges) -> No
         assert not chat.server.server_state.tasks
         assert not notifications.server.server_state.tasks
         assert chat.gauge("pool_connections") == notifications.gauge("pool_connections") == 1
+
+
+async def test_what_a_connect_needed_is_freed_at_once_and_not_by_a_collection(edges: Edges) -> None:
+    chat, notifications = await edges.chat(), await edges.notifications()
+    writers = []
+
+    async def enter() -> None:
+        for edge, request in (
+            (chat, handshake(chat, new_id("room-"), chat.headers(new_id("u")))),
+            (notifications, stream_request(notifications, new_id("u"))),
+        ):
+            reader, writer = await dial(edge)
+            writers.append(writer)
+            writer.write(request)
+            await read_until(reader, b'"connected"')
+
+    def of_the_server() -> int:
+        kinds = {"HandOverHttpProtocol", "RequestResponseCycle", "FlowControl", "Upgrade"}
+        return sum(type(one).__name__ in kinds for one in gc.get_objects())
+
+    await enter()
+    gc.collect()
+    before = of_the_server()
+    gc.disable()
+    try:
+        for _ in range(10):
+            await enter()
+        await until(lambda: of_the_server() <= before)
+    finally:
+        gc.enable()
+        for writer in writers:
+            writer.close()
 
 
 async def test_descriptors_are_given_back(edges: Edges) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -15,9 +16,13 @@ class HandOverHttpProtocol(GuardedHttpProtocol):
     """One HTTP connection, offering the hand-over (`handover.py`)."""
 
     def on_message_begin(self) -> None:
-        """Offer the extension with each request."""
+        """Offer the extension with each request.
+
+        By a weak reference: the scope is ours, and what refers to itself stays until a collection finds it.
+        """
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self.hand_over}
+        ours = weakref.ref(self)
+        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: lambda: _hand_over(ours())}
 
     def hand_over(self) -> Departed | None:
         """Leave with the descriptor; None if it cannot be now."""
@@ -48,3 +53,7 @@ class HandOverHttpProtocol(GuardedHttpProtocol):
             return
         self.connections.discard(self)
         self.parser = None  # type: ignore[assignment]  # as uvicorn does: they refer to each other
+
+
+def _hand_over(protocol: HandOverHttpProtocol | None) -> Departed | None:
+    return protocol.hand_over() if protocol is not None else None
