@@ -85,6 +85,7 @@ def build_app(
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _unforeseen)
+    app.state.metrics = metrics
     return app
 
 

@@ -16,11 +16,17 @@ from typing import Any
 
 import uvicorn
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 from shared.edge.wire.guards import GuardedHttpProtocol, GuardedWebSocketProtocol
 from shared.edge.wire.http_protocol import HandOverHttpProtocol
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.telemetry.logs import configure_logs
+from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import configure_tracing
 
 BACKLOG = 8192
@@ -28,6 +34,7 @@ KEEP_ALIVE_S = 75  # longer than the 60 s of common proxies, or they meet a sock
 CLOSE_BACKSTOP_S = 3
 MAX_WS_MESSAGE_BYTES = 256 * 1024  # the session refuses far less, with a reason; this bounds memory before it can
 HALF_OPEN_MS = 30_000
+RESERVED_DESCRIPTORS = 32  # for the links to NATS, the database, the keys: a full edge must be able to reconnect
 
 
 class DrainingServer(uvicorn.Server):
@@ -70,12 +77,13 @@ class DrainingServer(uvicorn.Server):
 
 def make_server(app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> DrainingServer:
     """Return the server for `app` with all of the suite's bounds set."""
+    metrics = getattr(app.state, "metrics", None) or Metrics()
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=_http_protocol(settings),
+        http=_http_protocol(settings, metrics),
         ws=GuardedWebSocketProtocol,
         ws_max_size=MAX_WS_MESSAGE_BYTES,
         ws_per_message_deflate=False,
@@ -94,11 +102,28 @@ def make_server(app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> Dr
     return DrainingServer(config, lifecycle)
 
 
-def _http_protocol(settings: ServiceSettings) -> type[GuardedHttpProtocol]:
+def _http_protocol(settings: ServiceSettings, metrics: Metrics) -> type[GuardedHttpProtocol]:
     """Return the protocol class with this service's limits; uvicorn takes a class, not an object."""
     base = HandOverHttpProtocol if settings.edge_engine == "epoll" else GuardedHttpProtocol
-    limits = {"max_header_bytes": settings.max_header_bytes, "header_timeout_s": settings.header_timeout_s}
+    refused = metrics.counter("connections_refused", "Connections closed over what their clients did", ["reason"])
+    limits = {
+        "max_header_bytes": settings.max_header_bytes,
+        "header_timeout_s": settings.header_timeout_s,
+        "max_fd": allow_descriptors() - RESERVED_DESCRIPTORS,
+        "waiting": {},
+        "count_refused": staticmethod(lambda reason: refused.labels(reason).inc()),
+    }
     return type(base.__name__, (base,), limits)
+
+
+def allow_descriptors() -> int:
+    """Allow this process as many descriptors as it may allow itself; return how many."""
+    if resource is None:
+        return sys.maxsize
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def listen(settings: ServiceSettings) -> socket.socket:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +97,17 @@ class EdgeProcess(Edge):
 
 
 class Edges:
-    """Starts edges on one broker; all end with the test."""
+    """Starts edges on one broker; all end with the test.
+
+    Attributes:
+        max_descriptors: what `ulimit -n` says to the processes that follow; 0 for what it says to the tests.
+    """
 
     def __init__(self, stack: AsyncExitStack, nats_url: str, jwks_url: str, mint: Mint, tmp_path: Path) -> None:
         self._stack, self._tmp_path = stack, tmp_path
         self.nats_url, self.jwks_url, self.mint = nats_url, jwks_url, mint
         self.engine = "epoll"
+        self.max_descriptors = 0
         self._servers: list[DrainingServer] = []
 
     def stop(self) -> None:
@@ -137,6 +144,7 @@ class Edges:
                 env=variables | environment,
                 stdout=output,
                 stderr=output,
+                preexec_fn=partial(_limit_descriptors, self.max_descriptors) if self.max_descriptors else None,
             )
         self._stack.push_async_callback(_end, process)
         url = f"http://127.0.0.1:{port}"
@@ -234,6 +242,10 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         number: int = probe.getsockname()[1]
         return number
+
+
+def _limit_descriptors(number: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

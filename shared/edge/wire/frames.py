@@ -60,6 +60,13 @@ class Partial:
     def __init__(self, unparsed: bytearray, message: _Message | None, *, closed: bool) -> None:
         self.unparsed, self.message, self.closed = unparsed, message, closed
 
+    def grow_older(self) -> int:
+        """Count one more time that the fragments have waited for their message's end; return how many there were."""
+        if self.message is None:
+            return 0
+        self.message.age += 1
+        return self.message.age
+
 
 def read_frames(data: bytes, partial: Partial | None, limits: Limits) -> tuple[list[Event], Partial | None]:
     """Return the events that `data` completes, and what is left over: None if nothing.
@@ -128,12 +135,13 @@ def encode_close(code: int, reason: str = "") -> bytes:
 class _Message:
     """The fragments of an unfinished message, joined: an empty one costs nothing but its count."""
 
-    __slots__ = ("fragments", "is_text", "payload", "valid_bytes")
+    __slots__ = ("age", "fragments", "is_text", "payload", "valid_bytes")
 
     def __init__(self, *, is_text: bool) -> None:
         self.is_text = is_text
         self.payload = bytearray()
         self.fragments = 0
+        self.age = 0
         self.valid_bytes = 0  # how much of a text is known to be UTF-8: all but a character that is cut
 
     def add(self, fragment: bytes, *, final: bool) -> None:

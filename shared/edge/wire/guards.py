@@ -1,14 +1,16 @@
 """uvicorn's protocol classes with the bounds they lack: header size, time to send a request, ping floods.
 
-uvicorn on httptools accepts a 20 MB header and waits for ever for half a request; its WebSocket side answers any
-number of pings to a peer that never reads (design notes, traps 3 to 5).
+uvicorn on httptools accepts a 20 MB header, waits for ever for half a request, and queues any number of them sent at
+once; its WebSocket side answers any number of pings to a peer that never reads (design notes, traps 3 to 5).
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,10 +21,13 @@ from websockets.frames import Frame
 MAX_WRITE_BUFFER_BYTES = 1 << 20
 PINGS_PER_S = 10
 MAX_FRAGMENTS = 4096
+MAX_PIPELINED = 16
+PATIENCE_S = 1.0
 REFUSED_431 = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n"
     b"connection: close\r\n\r\n"
 )
+REFUSED_503 = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 REFUSED_408 = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -30,15 +35,28 @@ class HeadTooLarge(Exception):
     """The request line and headers exceed their limit."""
 
 
+class TooManyPipelined(Exception):
+    """A client sends one request after another without waiting for an answer."""
+
+
 class GuardedHttpProtocol(HttpToolsProtocol):
     """One HTTP connection, with a bound on the size and the time of a request's head.
 
+    A service has a subclass of its own, whose attributes are the service's.
+
     Attributes:
+        max_fd: a connection whose descriptor is this or above is refused with 503: the kernel gives the lowest that is
+            free, so what is left is for the process itself.
+        waiting: connections that wait for a head, each since when, the longest first.
+        count_refused: told why, each time that a connection is refused here.
         after_head: what came with the last request's head in one read.
     """
 
     max_header_bytes = 64 * 1024
     header_timeout_s = 10.0
+    max_fd = sys.maxsize
+    waiting: ClassVar[dict[GuardedHttpProtocol, float]] = {}
+    count_refused: Callable[[str], None] = staticmethod(lambda _reason: None)
 
     after_head = b""
     _head_bytes = 0
@@ -50,6 +68,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Start the clock: a peer that connects and says nothing is closed too."""
         super().connection_made(transport)
         self._start_head_timer()
+        self.waiting[self] = time.monotonic()
+        if transport.get_extra_info("socket").fileno() >= self.max_fd:
+            self.refuse(REFUSED_503, "descriptors")
+            self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a head that is over its limit before it is complete."""
@@ -59,7 +81,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._note_what_follows(data)
         super().data_received(data)
         if self._reading_head and self._head_bytes > self.max_header_bytes:
-            self._refuse(REFUSED_431)
+            self.refuse(REFUSED_431, "head_too_large")
 
     def handle_websocket_upgrade(self) -> None:
         """Upgrade, and pass on the frames that came in the same read as the handshake: uvicorn drops them."""
@@ -71,25 +93,31 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Start the request, unless the head is over its limit although it came in one read."""
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.max_header_bytes:
             raise HeadTooLarge  # ends the parser's run; uvicorn then calls send_400_response
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise TooManyPipelined
         self._reading_head, self._head_bytes = False, 0
+        self.waiting.pop(self, None)
         self._stop_head_timer()
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be parsed, with the more exact status where the size was the reason."""
         if self._reading_head and self._head_bytes > self.max_header_bytes:
-            self._refuse(REFUSED_431)
+            self.refuse(REFUSED_431, "head_too_large")
         else:
             super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         """Expect the next request's head on the same connection."""
-        self._reading_head = True
+        if not self.pipeline:
+            self._reading_head = True
+            self.waiting[self] = time.monotonic()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the clock."""
         self._stop_head_timer()
+        self.waiting.pop(self, None)
         super().connection_lost(exc)
 
     def _note_what_follows(self, data: bytes) -> None:
@@ -109,10 +137,19 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _head_too_slow(self) -> None:
-        self._refuse(REFUSED_408 if self._head_bytes else b"")
+        self.refuse(REFUSED_408 if self._head_bytes else b"", "head_too_slow")
 
-    def _refuse(self, answer: bytes) -> None:
+    def _make_room(self) -> None:
+        """Close whoever has waited for longest, if it is no honest client's time to send a head."""
+        oldest, since_s = next(iter(self.waiting.items()), (None, 0.0))
+        if oldest is not None and time.monotonic() - since_s > PATIENCE_S:
+            oldest.refuse(b"", "descriptors")
+
+    def refuse(self, answer: bytes, reason: str) -> None:
+        """Answer, if there is something to say, and close."""
         self._stop_head_timer()
+        self.waiting.pop(self, None)
+        self.count_refused(reason)
         if not self.transport.is_closing():
             self.transport.write(answer)
             self.transport.close()

@@ -12,6 +12,7 @@ FIN is sent; nothing of the scope, the request or the task stays behind.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -48,10 +49,17 @@ def can_leave(transport: Any) -> bool:
     return not encrypted and not transport.is_closing() and transport.get_write_buffer_size() == 0
 
 
-def depart(transport: Any, early: bytes) -> Departed:
-    """Take the socket away from its transport: duplicated first, so that no FIN is sent when the transport ends."""
+def depart(transport: Any, early: bytes, max_fd: int) -> Departed:
+    """Take the socket away from its transport: duplicated first, so that no FIN is sent when the transport ends.
+
+    Raises:
+        OSError: this process has no descriptor below `max_fd` left for it.
+    """
     held: socket.socket = transport.get_extra_info("socket")
     fd = os.dup(held.fileno())
+    if fd >= max_fd:
+        os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     os.set_blocking(fd, False)
     transport.abort()
     return Departed(fd, early)

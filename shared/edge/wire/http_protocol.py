@@ -30,7 +30,10 @@ class HandOverHttpProtocol(GuardedHttpProtocol):
         chunked = cycle.response_started and cycle.chunked_encoding and self.scope["http_version"] == "1.1"
         if not chunked or not can_leave(self.transport):
             return None
-        departed = depart(self.transport, b"")
+        try:
+            departed = depart(self.transport, b"", self.max_fd)
+        except OSError:
+            return None  # no descriptors left: it can stay
         cycle.response_complete = True
         cycle.on_response = lambda: None
         self.connections.discard(self)

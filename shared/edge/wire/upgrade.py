@@ -15,10 +15,11 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, WebSocketScope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 
+from shared.contracts.close_codes import CloseCode
 from shared.edge.wire import frames
+from shared.edge.wire.guards import GuardedHttpProtocol
 from shared.edge.wire.handover import EXTENSION, Departed, can_leave, depart
 from shared.edge.wire.handshake import BadHandshake, Handshake, refusal, switching
 from shared.telemetry.logs import get_logger
@@ -30,7 +31,7 @@ NORMAL, GONE = 1000, 1006
 class Upgrade(asyncio.Protocol):
     """One WebSocket until it leaves the server."""
 
-    def __init__(self, http: HttpToolsProtocol, handshake: Handshake, early: bytes) -> None:
+    def __init__(self, http: GuardedHttpProtocol, handshake: Handshake, early: bytes) -> None:
         self._http, self._transport, self._handshake = http, http.transport, handshake
         self._early = bytearray(early)
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -52,12 +53,18 @@ class Upgrade(asyncio.Protocol):
         task.add_done_callback(self._http.tasks.discard)
 
     def hand_over(self) -> Departed | None:
-        """Leave with the descriptor; None if the client is gone."""
+        """Leave with the descriptor; None if the client is gone, or let go since there are no descriptors left."""
         if not self._accepted or not can_leave(self._transport):
             self._transport.abort()
             return None
+        try:
+            departed = depart(self._transport, bytes(self._early), self._http.max_fd)
+        except OSError:
+            self._http.count_refused("descriptors")
+            self._say({"type": "websocket.close", "code": CloseCode.RATE_LIMITED, "reason": "this edge is full"})
+            return None
         self._left = True
-        return depart(self._transport, bytes(self._early))
+        return departed
 
     # -- what the app calls -------------------------------------------------------------------------------------------
 

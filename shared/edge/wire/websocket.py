@@ -18,6 +18,7 @@ from shared.errors import FanfareError, TooLarge
 from shared.tasks import TaskKeeper
 
 MAX_PINGS_PER_HEARTBEAT = 250
+MAX_MESSAGE_HEARTBEATS = 2
 TOO_BIG = 1009
 PING = frames.encode_ping()
 
@@ -101,7 +102,6 @@ class PooledWebSocket(PooledWriter):
 
     def readable(self, data: bytes) -> None:
         """Decode what came; messages queue for the session, control frames are answered at once."""
-        self._heard = True
         if self._broken:
             return  # after a violation nothing that follows is framed
         try:
@@ -114,13 +114,17 @@ class PooledWebSocket(PooledWriter):
             self.close(violation.code, violation.reason)
             self._end_writing()
             return
+        if events:
+            self._heard = True  # bytes that never make a frame keep nobody alive
         self._take(events)
 
     def sweep(self, now_s: float) -> None:
-        """Ping; a peer that was silent since the last ping is gone."""
-        if not self._heard:
+        """Ping; a peer that was silent since the last ping is gone, and one that never ends its message goes."""
+        if not self._heard and self.reading:
             self.pool.discard(self)
             return
+        if self._partial is not None and self._partial.grow_older() > MAX_MESSAGE_HEARTBEATS:
+            self.close(1008, "a message was begun and not ended")
         self._heard = False
         self._pings = 0
         if self.congestion is None and not self.closing:
