@@ -77,7 +77,7 @@ class DrainingServer(uvicorn.Server):
 
 def make_server(app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> DrainingServer:
     """Return the server for `app` with all of the suite's bounds set."""
-    metrics = getattr(app.state, "metrics", None) or Metrics()
+    metrics = getattr(getattr(app, "state", None), "metrics", None) or Metrics()  # any ASGI app will do
     config = uvicorn.Config(
         app,
         host=settings.host,
