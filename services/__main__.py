@@ -15,7 +15,7 @@ from shared.errors import FanfareError, Unauthorized
 from shared.runtime.embedded import EmbeddedNats
 from shared.runtime.embedded_cluster import EmbeddedCluster
 from shared.runtime.lifecycle import Lifecycle
-from shared.runtime.server import DrainingServer, listen, make_server, observe, run_loop
+from shared.runtime.server import DrainingServer, listen, make_server, observe, run_loop, settle
 from shared.runtime.settings import load_settings
 
 READY_POLL_S = 0.05
@@ -43,7 +43,7 @@ async def main(settings: SuiteSettings) -> int:
         settings.fanfare_data.mkdir(parents=True, exist_ok=True)
         database_url = settings.database_url or f"sqlite+aiosqlite:///{settings.fanfare_data / 'auth.db'}"
         app = create_suite(settings, lifecycle, nats_url=nats_url, database_url=database_url, base_url=base_url)
-        server = make_server(app, settings, lifecycle)
+        server = make_server(app, settings, lifecycle, on_listening=settle)
         async with asyncio.TaskGroup() as group:
             welcome = group.create_task(_welcome(server, lifecycle, settings, database_url, base_url, nats_url))
             await server.serve(sockets=[listener])
