@@ -68,6 +68,8 @@ lock: ## Pin every dependency with its hashes again (needs uv)
 	@for extra in auth chat notifications price_feed suite dev; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-annotate --no-header --extra $$extra pyproject.toml -o requirements/$$extra.txt; done
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --no-annotate --no-header bench/peers/requirements.in -o bench/peers/requirements.txt
 
 clean: ## Remove what was built and what was stored
 	rm -rf $(VENV) $(STATE) .data $(WEB)/dist $(WEB)/node_modules tests/clients/node_modules bench/build bench/results bench/peers/node_modules
