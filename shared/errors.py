@@ -7,6 +7,7 @@ FanfareError
 ├── Unauthorized        no credential, or one that does not hold
 │   └── TokenExpired    the credential was good, its time is over
 ├── Forbidden           known, but not allowed
+│   ├── RoomRefused     a room that does not admit them
 │   └── OriginRefused   a browser page that is not on the allow-list
 ├── NotFound
 ├── Conflict
@@ -86,6 +87,14 @@ class Forbidden(FanfareError):
     """Not allowed."""
 
     code = "forbidden"
+
+
+class RoomRefused(Forbidden):
+    """This room does not admit the caller; a client that asked for several can come back with the others."""
+
+    def __init__(self, room: str) -> None:
+        super().__init__(f"the room {room} is private")
+        self.room = room
 
 
 class OriginRefused(Forbidden):

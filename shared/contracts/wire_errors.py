@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.contracts.close_codes import CloseCode
-from shared.errors import FanfareError, RateLimited
+from shared.errors import FanfareError, RateLimited, RoomRefused
 
 HTTP_STATUS: dict[str, int] = {
     "bad_input": 400,
@@ -64,6 +64,8 @@ def problem(error: FanfareError) -> dict[str, Any]:
     }
     if isinstance(error, RateLimited):
         body["retryAfterMs"] = error.retry_after_ms
+    if isinstance(error, RoomRefused):
+        body["room"] = error.room
     return body
 
 
@@ -84,6 +86,8 @@ def error_data(error: FanfareError) -> dict[str, Any]:
     data: dict[str, Any] = {"code": error.code, "message": error.message, "retryable": error.retryable}
     if isinstance(error, RateLimited):
         data["retryAfterMs"] = error.retry_after_ms
+    if isinstance(error, RoomRefused):
+        data["room"] = error.room
     return data
 
 

@@ -157,11 +157,12 @@ async def test_a_stolen_refresh_token_ends_the_session_on_every_edge(
     first = await auth.new_user()
     second = (await auth.post("refresh", {"refresh_token": first["refresh_token"]})).json()
     await auth.post("refresh", {"refresh_token": second["refresh_token"]})
-    holder = await edges[0].connect(token=second["access_token"])
+    holders = [await edge.connect(token=second["access_token"]) for edge in edges]
 
     await auth.post("refresh", {"refresh_token": first["refresh_token"]})
 
-    await edges[0].ends(holder)
+    for edge, holder in zip(edges, holders, strict=True):
+        await edge.ends(holder)
 
 
 async def test_an_administrator_ends_all_sessions_and_the_user_may_log_in_at_once(

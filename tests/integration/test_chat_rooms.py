@@ -133,8 +133,9 @@ async def test_who_is_no_member_can_neither_enter_nor_send_nor_read(pair: Pair) 
     room = await make_room(pair.a, owner)
     for edge in (pair.a, pair.b):
         headers = edge.headers(stranger)
-        async with chat_client(edge, stranger, rooms=[room], greeted=False) as client:
-            assert (await client.inbox.next("error"))["data"]["code"] == "forbidden"
+        async with chat_client(edge, stranger, rooms=[somewhere(), room], greeted=False) as client:
+            refusal = (await client.inbox.next("error"))["data"]
+            assert (refusal["code"], refusal["room"]) == ("forbidden", room)
             assert await client.closed() == 4003
         async with chat_client(edge, stranger) as client:
             await client.send("join", {"room": room}, id="1")

@@ -17,6 +17,7 @@ from shared.errors import (
     OriginRefused,
     OutcomeUnknown,
     RateLimited,
+    RoomRefused,
     SessionRevoked,
     TokenExpired,
     TooLarge,
@@ -36,6 +37,8 @@ def make(kind: type[FanfareError]) -> FanfareError:
         return kind("frame", 1)
     if issubclass(kind, RateLimited):
         return kind(retry_after_ms=1_500)
+    if issubclass(kind, RoomRefused):
+        return kind("general")
     return kind()
 
 
