@@ -7,7 +7,6 @@ FanfareError
 ├── Unauthorized        no credential, or one that does not hold
 │   └── TokenExpired    the credential was good, its time is over
 ├── Forbidden           known, but not allowed
-│   ├── RoomRefused     a room that does not admit them
 │   └── OriginRefused   a browser page that is not on the allow-list
 ├── NotFound
 ├── Conflict
@@ -84,16 +83,16 @@ class SessionRevoked(Unauthorized):
 
 
 class Forbidden(FanfareError):
-    """Not allowed."""
+    """Not allowed.
+
+    Attributes:
+        room: which one is not; a client that asked for several can come back with the others.
+    """
 
     code = "forbidden"
 
-
-class RoomRefused(Forbidden):
-    """This room does not admit the caller; a client that asked for several can come back with the others."""
-
-    def __init__(self, room: str) -> None:
-        super().__init__(f"the room {room} is private")
+    def __init__(self, message: str = "", *, room: str | None = None) -> None:
+        super().__init__(message)
         self.room = room
 
 

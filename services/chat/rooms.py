@@ -16,7 +16,7 @@ from shared.clock import Clock, monotonic_s, now_ms
 from shared.contracts import subjects
 from shared.contracts.events import Milliseconds, Payload
 from shared.contracts.ids import Id, require_id
-from shared.errors import Conflict, Forbidden, NotFound, RoomRefused, Unavailable
+from shared.errors import Conflict, Forbidden, NotFound, Unavailable
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
 
@@ -72,11 +72,11 @@ class Rooms:
         """Pass if `user` may be in `room`.
 
         Raises:
-            RoomRefused: the room is private and the user no member.
+            Forbidden: the room is private and the user no member.
         """
         record = await self._record(require_id(room, "room"))
         if record is not None and not record.admits(user.user_id):
-            raise RoomRefused(room)
+            raise Forbidden(f"the room {room} is private", room=room)
 
     async def create(
         self, user: Principal, room: str, *, title: str, private: bool, members: Sequence[str]

@@ -24,7 +24,7 @@ from shared.edge.connection import Connection
 from shared.edge.event import Event, make_event
 from shared.edge.replay import Gap
 from shared.edge.timers import Timer
-from shared.errors import BadInput, FanfareError, RateLimited, RoomRefused, TokenExpired, Unauthorized
+from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 from shared.limits import TokenBucket
 
 
@@ -250,7 +250,7 @@ class ChatSession:
                 self._depart(room)
             raise
         if room not in self.rooms:
-            raise RoomRefused(room)
+            raise Forbidden(f"the room {room} is private", room=room)
         return start or here, {"room": room, "cursor": str(start or here), "members": members}
 
     async def _present(self, room: str, *, again: bool) -> list[str]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.contracts.close_codes import CloseCode
-from shared.errors import FanfareError, RateLimited, RoomRefused
+from shared.errors import FanfareError, Forbidden, RateLimited
 
 HTTP_STATUS: dict[str, int] = {
     "bad_input": 400,
@@ -64,7 +64,7 @@ def problem(error: FanfareError) -> dict[str, Any]:
     }
     if isinstance(error, RateLimited):
         body["retryAfterMs"] = error.retry_after_ms
-    if isinstance(error, RoomRefused):
+    if isinstance(error, Forbidden) and error.room is not None:
         body["room"] = error.room
     return body
 
@@ -86,7 +86,7 @@ def error_data(error: FanfareError) -> dict[str, Any]:
     data: dict[str, Any] = {"code": error.code, "message": error.message, "retryable": error.retryable}
     if isinstance(error, RateLimited):
         data["retryAfterMs"] = error.retry_after_ms
-    if isinstance(error, RoomRefused):
+    if isinstance(error, Forbidden) and error.room is not None:
         data["room"] = error.room
     return data
 

@@ -17,7 +17,6 @@ from shared.errors import (
     OriginRefused,
     OutcomeUnknown,
     RateLimited,
-    RoomRefused,
     SessionRevoked,
     TokenExpired,
     TooLarge,
@@ -37,8 +36,6 @@ def make(kind: type[FanfareError]) -> FanfareError:
         return kind("frame", 1)
     if issubclass(kind, RateLimited):
         return kind(retry_after_ms=1_500)
-    if issubclass(kind, RoomRefused):
-        return kind("general")
     return kind()
 
 
