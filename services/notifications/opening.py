@@ -15,6 +15,7 @@ from services.notifications.parts import NotificationsParts
 from services.notifications.prices import clamp_rate, symbols_of
 from services.notifications.settings import NotificationsSettings
 from services.notifications.stream import StreamSession, Wanted, check_topics, parse_cursor
+from services.notifications.watchlists import NO_SYMBOLS
 from shared.auth.credentials import MAX_QUERY_FIELDS
 from shared.auth.principal import Principal
 from shared.contracts.claims import Scope as TokenScope
@@ -107,8 +108,8 @@ def _wanted(query: StreamQuery, last_event_id: str | None, user: Principal, sett
         query.max_rate, default=settings.default_rate_hz, low=settings.min_rate_hz, high=settings.max_rate_hz
     )
     return Wanted(
-        topics=check_topics(user, symbols_of(query.topics), settings.max_topics),
-        symbols=frozenset(symbols),
+        topics=check_topics(user, query.topics, settings.max_topics),
+        symbols=frozenset(symbols) if symbols else NO_SYMBOLS,
         rate_hz=rate_hz,
         named=query.events == "named",
         place=place,

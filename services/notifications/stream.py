@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from services.notifications.parts import NotificationsParts
-from services.notifications.prices import PriceFlow
+from services.notifications.prices import PriceFlow, symbols_of
 from services.notifications.watchlists import NO_WATCHLIST, Watchlist
 from shared.auth.principal import Principal
 from shared.clock import now_ms, now_s
@@ -267,37 +268,44 @@ class StreamSession:
     def _watch_expiry(self) -> None:
         left_s = self.principal.expires_at_s - now_s()
         # Never before half of what is left: a client that renews with the same token must not be warned at once again.
-        self._wake_after(max(left_s / 2, left_s - self._parts.settings.expiry_warning_s), self._warn_of_expiry)
+        self._wake_after(max(left_s / 2, left_s - self._parts.settings.expiry_warning_s))
 
-    def _warn_of_expiry(self) -> None:
+    def __call__(self) -> None:
+        """Warn of the token's end, or end with it. The timer calls the session itself: a method would be an object."""
         left_s = self.principal.expires_at_s - now_s()
+        if left_s <= 0:
+            self.end(TokenExpired("the token has expired: renew it and reconnect"))
+            return
         self.deliver(make_event("token_expiring", {"inMs": left_s * 1000}))
-        self._wake_after(left_s, self._expired)
+        self._wake_after(left_s)
 
-    def _expired(self) -> None:
-        self.end(TokenExpired("the token has expired: renew it and reconnect"))
-
-    def _wake_after(self, delay_s: float, callback: Callable[[], None]) -> None:
+    def _wake_after(self, delay_s: float) -> None:
         """Set the session's one timer."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._parts.wheel.after(max(0.0, delay_s), callback)
+        self._timer = self._parts.wheel.after(max(0.0, delay_s), self)
 
 
 def check_topics(principal: Principal, topics: Sequence[str], limit: int) -> tuple[str, ...]:
-    """Return the topics if all are ids that `principal` may follow.
+    """Return the topics, each named alone or with others between commas, if `principal` may follow them all.
 
     Raises:
         BadInput: there are too many; also BadId.
         Forbidden: one needs a scope that is missing.
     """
-    named = tuple(dict.fromkeys(require_id(topic, "topic") for topic in topics))
+    named = _names(tuple(topics))
     if len(named) > limit:
         raise BadInput(f"a stream follows at most {limit} topics")
     for topic in named:
         if not principal.may_follow(topic):
             principal.require(f"topic:{topic}")
     return named
+
+
+@lru_cache(maxsize=1024)
+def _names(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names in values such as `a,b`, in order and once each; one object for all who follow the same."""
+    return tuple(require_id(name, "topic") for name in symbols_of(texts))
 
 
 def parse_cursor(text: str | None) -> tuple[Position | None, bool]:

@@ -36,7 +36,8 @@ class Watchlist:
     revision: int
 
 
-NO_WATCHLIST = Watchlist(frozenset(), 0)
+NO_SYMBOLS: frozenset[str] = frozenset()
+NO_WATCHLIST = Watchlist(NO_SYMBOLS, 0)
 
 OnChange = Callable[[str, Watchlist], None]
 """Called with a user and their whole watchlist, on every edge, when it may have changed; not always in order."""
@@ -147,7 +148,7 @@ class Watchlists:
 
 def _read(message: Message) -> tuple[str, Watchlist]:
     """Return whose watchlist a stored key is, and the watchlist."""
-    symbols = frozenset() if message.gone else _symbols(message.data)
+    symbols = NO_SYMBOLS if message.gone else _symbols(message.data)
     return message.subject.rpartition(".")[2], Watchlist(symbols, message.seq)
 
 

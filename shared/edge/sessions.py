@@ -47,8 +47,8 @@ class Sessions:
 
     def __init__(self, limits: SessionLimits, metrics: Metrics, transport: str) -> None:
         self._limits = limits
-        # A tuple for each user: nearly all have one session, and a dict would cost as much as the session.
-        self._by_user: dict[str, tuple[Session, ...]] = {}
+        # Nearly all users have one session, and a collection for one would cost as much as half of it.
+        self._by_user: dict[str, Session | tuple[Session, ...]] = {}
         self._count = 0
         self._gauge = metrics.gauge("sessions", "Clients connected to this process", ["transport"]).labels(transport)
         self._refused = metrics.counter("sessions_refused", "Clients refused by a cap", ["transport", "cap"])
@@ -59,7 +59,7 @@ class Sessions:
         return self._count
 
     def __iter__(self) -> Iterator[Session]:
-        return iter([session for sessions in self._by_user.values() for session in sessions])
+        return iter([session for user in self._by_user for session in self._of(user)])
 
     @property
     def users(self) -> list[str]:
@@ -68,7 +68,7 @@ class Sessions:
 
     def of_user(self, user: str) -> list[Session]:
         """Return a user's sessions on this edge."""
-        return list(self._by_user.get(user, ()))
+        return list(self._of(user))
 
     def add(self, session: Session) -> None:
         """Count a session in.
@@ -77,26 +77,26 @@ class Sessions:
             RateLimited: its user, or this process, has too many.
         """
         user = session.principal.user_id
-        mine = self._by_user.get(user, ())
+        mine = self._of(user)
         if self._limits.per_process and self._count >= self._limits.per_process:
             self._refuse("process", "this edge is full; try again")
         if self._limits.per_user and len(mine) >= self._limits.per_user:
             self._refuse("user", f"a user may have {self._limits.per_user} connections to one edge")
-        self._by_user[user] = (*mine, session)
+        self._by_user[user] = (*mine, session) if mine else session
         self._count += 1
         self._gauge.set(self._count)
 
     def remove(self, session: Session) -> bool:
         """Count a session out; False if it was not in, or is out already."""
         user = session.principal.user_id
-        mine = self._by_user.get(user, ())
+        mine = self._of(user)
         if session not in mine:
             return False
         self._count -= 1
         self._gauge.set(self._count)
         others = tuple(other for other in mine if other is not session)
         if others:
-            self._by_user[user] = others
+            self._by_user[user] = others if len(others) > 1 else others[0]
         else:
             del self._by_user[user]
         return True
@@ -119,6 +119,10 @@ class Sessions:
                 await asyncio.sleep(DRAIN_STEP_S)
         # What was just queued still has to be written.
         await asyncio.sleep(DRAIN_STEP_S)
+
+    def _of(self, user: str) -> tuple[Session, ...]:
+        found = self._by_user.get(user, ())
+        return found if isinstance(found, tuple) else (found,)
 
     def _refuse(self, cap: str, message: str) -> None:
         self._refused.labels(self._transport, cap).inc()
