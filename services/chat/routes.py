@@ -59,7 +59,7 @@ async def serve_pooled(parts: ChatParts, context: SocketContext, departed: Depar
     """Put a connection that has left the server into the pool; its session lives there."""
     connection = PooledWebSocket(context, departed.fd)
     connection.session = session = ChatSession(parts, connection, address_of(scope))
-    await connection.begin(begin(session, parts, scope), departed.early)
+    await connection.begin(begin(session, parts, scope), departed)
 
 
 async def serve_asgi(parts: ChatParts, websocket: WebSocket) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -82,13 +82,12 @@ def check_origin(scope: Scope, allowed: Collection[str], *, cookie_used: bool) -
 
     Source: OWASP WebSocket Security and CSRF Prevention Cheat Sheets; W3C Fetch Metadata.
     """
-    origins = list(_headers(scope, b"origin"))
+    origins = _headers(scope, b"origin")
     if origins:
         if len(origins) > 1 or not _origin_allowed(origins[0], scope, allowed):
             raise OriginRefused
         return
-    site = next(_headers(scope, b"sec-fetch-site"), "same-origin")
-    if cookie_used and site not in {"same-origin", "none"}:
+    if cookie_used and _header(scope, b"sec-fetch-site") not in {"", "same-origin", "none"}:
         raise OriginRefused
 
 
@@ -122,12 +121,17 @@ def normal_origin(text: str) -> str | None:
 # -- private ----------------------------------------------------------------------------------------------------------
 
 
-def _headers(scope: Scope, name: bytes) -> Iterator[str]:
-    return (value.decode("latin-1") for key, value in scope["headers"] if key == name)
+def _headers(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    """Return a header's first value, empty if it has none."""
+    return next(iter(_headers(scope, name)), "")
 
 
 def _bearer(scope: Scope) -> str | None:
-    scheme, _, value = next(_headers(scope, b"authorization"), "").partition(" ")
+    scheme, _, value = _header(scope, b"authorization").partition(" ")
     return value.strip() if scheme.lower() == "bearer" else None
 
 
@@ -135,7 +139,7 @@ def _origin_allowed(origin: str, scope: Scope, allowed: Collection[str]) -> bool
     normal = normal_origin(origin)
     if normal is None:
         return False
-    own = normal_origin(f"{normal.partition(':')[0]}://{next(_headers(scope, b'host'), '')}")
+    own = normal_origin(f"{normal.partition(':')[0]}://{_header(scope, b'host')}")
     return normal == own or any(normal == normal_origin(entry) for entry in allowed)
 
 

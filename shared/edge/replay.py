@@ -59,6 +59,7 @@ class Replayer:
     def __init__(self, broker: Broker, metrics: Metrics) -> None:
         self._broker = broker
         self._outcomes = metrics.counter("replays", "Resumes by outcome", ["outcome"])
+        self._complete = self._outcomes.labels("complete")
         self._replayed = metrics.counter("replayed_events", "Events delivered from history at a resume")
 
     async def replay(self, topic: Topic, listener: Listener, after: Position, encode: Encode) -> Gap | None:
@@ -66,6 +67,9 @@ class Replayer:
 
         So the caller can add the listener to the topic at once, and no message falls in between.
         """
+        if after == topic.position:  # nearly everybody: who comes is told where the topic is, and attaches there
+            self._complete.inc()
+            return None
         reason = await self._obstacle(topic, after)
         if reason is not None:
             return self._gap(topic, after.seq, reason)
@@ -100,7 +104,7 @@ class Replayer:
             else:
                 for event in recent:
                     self._hand_over(listener, event)
-                self._outcomes.labels("complete").inc()
+                self._complete.inc()
                 return None
         return self._gap(topic, reached, GapReason.EPOCH)
 

@@ -118,7 +118,7 @@ async def _echo_socket(scope: Scope, receive: Receive, send: Send) -> None:
         return
     connection = _EchoConnection(websocket.state.sockets, departed.fd)
     connection.session = _EchoSession(connection)
-    await connection.begin(asyncio.sleep(0), departed.early)
+    await connection.begin(asyncio.sleep(0), departed)
 
 
 async def _echo_over_asgi(websocket: WebSocket) -> None:

@@ -27,10 +27,12 @@ class Departed(NamedTuple):
     Attributes:
         fd: its descriptor, non-blocking; the taker closes it.
         early: what the client has sent already and nobody has read.
+        unsent: what the server has said and not written yet: it comes before all that the taker writes.
     """
 
     fd: int
     early: bytes
+    unsent: bytes = b""
 
 
 HandOver = Callable[[], Departed | None]

@@ -55,7 +55,8 @@ class Pool:
         self._count = 0
         self._sweep_step = 0
         self._log = get_logger()
-        self._gauge = metrics.gauge("pool_connections", "Connections in this process's epoll set")
+        gauge = metrics.gauge("pool_connections", "Connections in this process's epoll set")
+        gauge.set_function(self.__len__)
         self._failed = metrics.counter("pool_failures", "Connections closed because handling them failed")
 
     def __len__(self) -> int:
@@ -81,7 +82,6 @@ class Pool:
             self._connections.extend([None] * (fd + 64 - len(self._connections)))
         self._connections[fd] = connection
         self._count += 1
-        self._gauge.set(self._count)
         self._epoll.register(fd, READS if reads else 0)
 
     def watch(self, connection: Pooled, *, reads: bool, writes: bool) -> None:
@@ -98,7 +98,6 @@ class Pool:
         self._connections[fd] = None
         connection.fd = -1
         self._count -= 1
-        self._gauge.set(self._count)
         os.close(fd)
         connection.gone()
 

@@ -34,6 +34,7 @@ class Upgrade(asyncio.Protocol):
     def __init__(self, http: GuardedHttpProtocol, handshake: Handshake, early: bytes) -> None:
         self._http, self._transport, self._handshake = http, http.transport, handshake
         self._early = bytearray(early)
+        self._unsent = b""
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._refusal_body = b""
         self._connected = self._answered = self._accepted = self._left = False
@@ -64,7 +65,7 @@ class Upgrade(asyncio.Protocol):
             self._say({"type": "websocket.close", "code": CloseCode.RATE_LIMITED, "reason": "this edge is full"})
             return None
         self._left = True
-        return departed
+        return departed._replace(unsent=self._unsent)
 
     # -- what the app calls -------------------------------------------------------------------------------------------
 
@@ -120,6 +121,7 @@ class Upgrade(asyncio.Protocol):
             if not self._answered:
                 self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
             if not self._left:
+                self._flush()
                 self._transport.close()
 
     def _answer(self, message: dict[str, Any]) -> None:
@@ -127,7 +129,9 @@ class Upgrade(asyncio.Protocol):
         if kind == "websocket.accept":
             accepted = switching(self._handshake, message.get("subprotocol"), headers)
             self._answered = self._accepted = True
-            self._transport.write(accepted)
+            # Whoever takes the hand-over at once writes this together with what it has to say first.
+            self._unsent = accepted
+            self._http.loop.call_soon(self._flush)
         elif kind == "websocket.close":
             self._refuse(HTTPStatus.FORBIDDEN)
         elif kind == "websocket.http.response.start" and self._refusal is None:
@@ -139,7 +143,13 @@ class Upgrade(asyncio.Protocol):
         else:
             raise RuntimeError(f"the handshake is not answered with {kind}")
 
+    def _flush(self) -> None:
+        if self._unsent and not self._left and not self._transport.is_closing():
+            self._transport.write(self._unsent)
+        self._unsent = b""
+
     def _say(self, message: dict[str, Any]) -> None:
+        self._flush()
         match message:
             case {"type": "websocket.send", "text": str(text)}:
                 self._transport.write(frames.encode_text(text.encode()))

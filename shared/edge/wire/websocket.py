@@ -12,6 +12,7 @@ from shared.edge.event import Event
 from shared.edge.overflow import OverflowLimits
 from shared.edge.timers import Wheel
 from shared.edge.wire import frames
+from shared.edge.wire.handover import Departed
 from shared.edge.wire.pool import CLOSE_LINGER_S, Pool, half_close
 from shared.edge.wire.writer import PooledWriter
 from shared.errors import FanfareError, TooLarge
@@ -66,13 +67,16 @@ class PooledWebSocket(PooledWriter):
         self._pings = 0
         self.session: FrameSession
 
-    async def begin(self, work: Coroutine[Any, Any, None], early: bytes) -> None:
+    async def begin(self, work: Coroutine[Any, Any, None], departed: Departed) -> None:
         """Join the pool; do `work` first, then what came with the handshake. What comes later comes to the pool."""
         self._inbound = deque()
         self.reading = False
         self.pool.adopt(self, reads=False)
-        if early:
-            self.readable(early)
+        if departed.early:
+            self.send(departed.unsent)
+            self.readable(departed.early)
+        else:
+            self.hold(departed.unsent)
         await self._work(work)
 
     # -- what the session calls ---------------------------------------------------------------------------------------
@@ -96,7 +100,9 @@ class PooledWebSocket(PooledWriter):
         self.close(CloseCode.TOO_SLOW, "too slow: reconnect with your cursor")
 
     def finish(self) -> None:
-        """Wait for the peer's close frame, which the linger bounds."""
+        """Wait for the peer's close frame, which the linger bounds; none can be told after a violation."""
+        if self._broken:
+            self._end_writing()
 
     # -- what the pool calls ------------------------------------------------------------------------------------------
 
@@ -169,6 +175,7 @@ class PooledWebSocket(PooledWriter):
         try:
             if first is not None:
                 await first
+                self.release()
             while self._inbound:
                 await self.session.receive(self._inbound.popleft())
         except BaseException:

@@ -81,6 +81,20 @@ class PooledWriter(ABC):
         else:
             self.congestion.tail += b"".join(map(self.encode, self.congestion.backlog.take())) + data
 
+    def hold(self, first: bytes) -> None:
+        """Write `first` together with what follows at once: a client's first frames then cost one write, not several.
+
+        Until `release`, or until the loop comes round: whoever has to wait for something does not hold anything back.
+        """
+        self.congestion = Congestion(self.limits)
+        self.congestion.tail = first
+        asyncio.get_running_loop().call_soon(self.release)
+
+    def release(self) -> None:
+        """Write what is held; harmless when nothing is."""
+        if self.fd >= 0:
+            self.writable_again()
+
     def writable_again(self) -> None:
         """The socket takes more: write what waits."""
         congestion = self.congestion
