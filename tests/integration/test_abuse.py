@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DEADLINE_S = "0.5"
-HEARTBEAT_S = "0.5"
+HEARTBEAT_S = "1"
 ENGINES = ["epoll", "asgi"]
 
 
