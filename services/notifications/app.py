@@ -78,8 +78,10 @@ async def _make_parts(
         metrics=metrics,
     )
     sessions, admission = _make_doors(settings, metrics)
-    prices = PriceBoard(broker, edge.deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s)
-    statuses = StatusBoard(broker, edge.deadletters, on_feed=prices.feed_lives)
+    prices = PriceBoard(
+        await edge.open_link("prices"), edge.deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s
+    )
+    statuses = StatusBoard(broker, edge.deadletters)
 
     def watchlist_changed(user: str, watchlist: Watchlist) -> None:
         for session in sessions.of_user(user):

@@ -1,39 +1,51 @@
-"""Prices: the latest tick of each symbol, who watches it, and a flush for each client at its own rate.
+"""Prices: the latest value of each symbol, who watches it, and a flush for each client at its own rate.
 
-Conflation: a tick only marks its symbol as changed for those who watch it. What is sent, at most `rate_hz` times a
-second, is the newest value of each symbol that changed: the edge's work follows what it delivers, not what comes in.
+Ticks are kept unread (`ticks.py`) until the next beat, which tells the groups of clients (`price_groups.py`) whose
+symbols have ticked; a group that is due reads the newest, and sends it. The edge's work follows what it delivers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from services.notifications.price_groups import PriceGroup, PriceGroups
+from services.notifications.ticks import TickBook
 from shared.broker.port import Broker, Message
-from shared.clock import Clock, monotonic_s, now_ms
+from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
-from shared.contracts.events import PriceTick
+from shared.contracts.events import SystemStatus
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event, Overflow, splice
-from shared.edge.listener import Listener
-from shared.edge.timers import TICK_S, Timer, Wheel
+from shared.edge.event import Batch, Event
+from shared.edge.timers import Wheel
 from shared.errors import FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
-MAX_SYMBOLS = 50_000
+READ_PER_BEAT = 20
+"""Symbols read at each beat that nobody asked for: a quiet market is read as it ticks, a flood costs 1,000 a second."""
 STALE_CHECK_S = 0.25
-MAX_AHEAD_MS = 60_000
+
+
+class PriceListener(Protocol):
+    """A client that watches prices."""
+
+    def deliver(self, event: Event) -> None:
+        """Take an event."""
+
+    def deliver_batch(self, batch: Batch) -> None:
+        """Take events that belong in one write."""
 
 
 class PriceBoard:
     """The latest values at this edge, and their watchers.
 
-    Attributes:
-        stale: neither a tick nor the feed's heartbeat came for `stale_after_s`: what is shown may be old.
+    Args:
+        broker: a link to NATS for prices alone: a flood of ticks that this edge is too slow for ends this link only.
     """
 
     def __init__(
@@ -46,21 +58,19 @@ class PriceBoard:
         stale_after_s: float,
         clock: Clock = monotonic_s,
     ) -> None:
-        self._broker, self._deadletters, self._wheel, self._clock = broker, deadletters, wheel, clock
+        self._broker, self._wheel, self._clock = broker, wheel, clock
         self._stale_after_s = stale_after_s
-        self._ticks: dict[str, PriceTick] = {}
-        self._events: dict[str, Event] = {}
-        self._watchers: dict[str, dict[PriceFlow, None]] = {}
-        self._heard_at_s = clock()
+        self._book = TickBook(deadletters, metrics, wake=self._wake)
+        self.groups = PriceGroups(self._book, wheel, clock)
+        self._awake = False
+        self._heard_at_s, self._heard_number = clock(), 0
         self._tasks = TaskKeeper()
         self._log = get_logger()
-        self._received = metrics.counter("prices_received", "Ticks received", ["valid"])
-        self._valid, self._invalid = self._received.labels("yes"), self._received.labels("no")
-        self.stale = False
 
     async def start(self) -> None:
-        """Follow all prices, and begin with the last values that are stored."""
-        await self._broker.subscribe(subjects.ALL_PRICES, self._receive)
+        """Follow all prices and their feed, and begin with the last values that are stored."""
+        await self._broker.subscribe_data(subjects.ALL_PRICES, self._book.receive)
+        await self._broker.subscribe(subjects.FEED_STATUS, self._feed_said)
         self._broker.on_reconnect(self._reconnected)
         await self._load()
         self._check_stale()
@@ -69,98 +79,46 @@ class PriceBoard:
         """Load no more."""
         await self._tasks.close()
 
-    def feed_lives(self) -> None:
-        """Note the feed's heartbeat: prices that do not move are not stale."""
-        self._heard_at_s = self._clock()
-        if self.stale:
-            self._set_stale(stale=False)
-
-    def event(self, symbol: str) -> Event | None:
-        """Return the newest value of a symbol, encoded once for all who get it."""
-        if (event := self._events.get(symbol)) is None and (tick := self._ticks.get(symbol)) is not None:
-            event = Event("price_update", self._body(tick), overflow=Overflow.LATEST, key=symbol)
-            self._events[symbol] = event
-        return event
+    @property
+    def stale(self) -> bool:
+        """Whether neither a tick nor the feed's heartbeat came for `stale_after_s`: what is shown may be old."""
+        return self._book.stale
 
     def snapshot(self, symbols: Iterable[str]) -> Event:
         """Return the newest values of `symbols` as one event; those never seen are left out."""
-        bodies = [event.body for symbol in symbols if (event := self.event(symbol)) is not None]
-        return Event("snapshot", b'{"symbols":[' + b",".join(bodies) + b"]}")
+        return Event("snapshot", b'{"symbols":[' + b",".join(self._bodies(symbols)) + b"]}")
 
     def listing(self) -> list[object]:
         """Return all newest values, by symbol."""
-        return [from_json(self._body(self._ticks[symbol])) for symbol in sorted(self._ticks)]
+        return [from_json(body) for body in self._bodies(self._book.symbols())]
 
-    # -- watching -----------------------------------------------------------------------------------------------------
+    def _bodies(self, symbols: Iterable[str]) -> list[bytes]:
+        quotes = (self._book.quote(symbol) for symbol in symbols)
+        return [self._book.event(quote).body for quote in quotes if quote is not None]
 
-    def watch(self, flow: PriceFlow, symbols: Iterable[str]) -> None:
-        """Mark `flow` when one of `symbols` changes."""
-        for symbol in symbols:
-            self._watchers.setdefault(symbol, {})[flow] = None
+    # -- the beat -----------------------------------------------------------------------------------------------------
 
-    def unwatch(self, flow: PriceFlow, symbols: Iterable[str]) -> None:
-        """Do so no more."""
-        for symbol in symbols:
-            watchers = self._watchers.get(symbol, {})
-            watchers.pop(flow, None)
-            if not watchers:
-                self._watchers.pop(symbol, None)
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._wheel.after(0.0, self._beat)
 
-    # -- ticks --------------------------------------------------------------------------------------------------------
+    def _beat(self) -> None:
+        """Tell who watches what ticked since the last beat; read some of what nobody watches."""
+        self._awake = False
+        self.groups.tell(self._book.take_fresh())
+        self._book.read_oldest(READ_PER_BEAT)
+        if self._book.number > self._heard_number:
+            self._heard_number = self._book.number
+            self._heard()
+        if self._book.unread:
+            self._wake()
 
-    def _receive(self, message: Message) -> None:
-        tick = self._parse(message)
-        if tick is None:
-            return
-        known = self._ticks.get(tick.symbol)
-        if known is None and len(self._ticks) >= MAX_SYMBOLS:
-            self._refuse(message, f"more than {MAX_SYMBOLS} symbols")
-        elif known is not None and tick.timestamp < known.timestamp:
-            self._refuse(message, "older than the last tick of its symbol")
-        else:
-            self._keep(tick, known)
-            self._valid.inc()
-            self.feed_lives()
-
-    def _parse(self, message: Message) -> PriceTick | None:
-        """Return the tick; None if it is not valid, which has been dealt with then."""
-        try:
-            tick = PriceTick.model_validate_json(message.data)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            self._refuse(message, f"{'.'.join(map(str, first['loc']))} {first['msg']}")
-            return None
-        if [tick.symbol] != subjects.tokens_after(message.subject, 1):
-            self._refuse(message, "the symbol is not the subject's")
-            return None
-        if tick.timestamp > now_ms() + MAX_AHEAD_MS:
-            self._refuse(message, "its time is in the future")
-            return None
-        return tick
-
-    def _keep(self, tick: PriceTick, known: PriceTick | None) -> None:
-        self._ticks[tick.symbol] = _with_change(tick, known)
-        self._events.pop(tick.symbol, None)
-        for flow in self._watchers.get(tick.symbol, ()):
-            flow.changed(tick.symbol)
-
-    def _refuse(self, message: Message, reason: str) -> None:
-        self._invalid.inc()
-        self._deadletters.send(message.subject, message.data, f"not a price: {reason}")
-
-    def _body(self, tick: PriceTick) -> bytes:
-        return splice(tick.to_json(), stale=True) if self.stale else tick.to_json()
+    # -- what is stored -----------------------------------------------------------------------------------------------
 
     async def _load(self) -> None:
         """Take what is stored where it is newer than what is known: at the start, and after a lost link."""
-        for message in await self._broker.read_last(subjects.PRICES, [subjects.ALL_PRICES]):
-            tick = self._parse(message)
-            if tick is not None and self._is_news(tick):
-                self._keep(tick, self._ticks.get(tick.symbol))
-
-    def _is_news(self, tick: PriceTick) -> bool:
-        known = self._ticks.get(tick.symbol)
-        return len(self._ticks) < MAX_SYMBOLS if known is None else tick.timestamp > known.timestamp
+        self.groups.tell(self._book.load(await self._broker.read_last(subjects.PRICES, [subjects.ALL_PRICES])))
 
     def _reconnected(self) -> None:
         self._tasks.spawn(self._try_load(), "prices-load")
@@ -173,6 +131,19 @@ class PriceBoard:
 
     # -- staleness ----------------------------------------------------------------------------------------------------
 
+    def _feed_said(self, message: Message) -> None:
+        """Note the feed's heartbeat: prices that do not move are not stale. It comes by the link of the ticks."""
+        try:
+            if SystemStatus.model_validate_json(message.data).status == "up":
+                self._heard()
+        except ValidationError:
+            pass  # a dead letter of the status board
+
+    def _heard(self) -> None:
+        self._heard_at_s = self._clock()
+        if self.stale:
+            self._set_stale(stale=False)
+
     def _check_stale(self) -> None:
         if not self.stale and self._clock() - self._heard_at_s > self._stale_after_s:
             self._set_stale(stale=True)
@@ -180,64 +151,37 @@ class PriceBoard:
 
     def _set_stale(self, *, stale: bool) -> None:
         """Flag every price anew, and tell those who watch."""
-        self.stale = stale
-        self._events.clear()
-        for symbol, watchers in self._watchers.items():
-            for flow in watchers:
-                flow.changed(symbol)
+        self._book.set_stale(stale=stale)
+        self.groups.tell_all()
 
 
 class PriceFlow:
-    """One client's prices: what changed since its last flush, and when the next is due."""
+    """One client's prices: what it watches, and the group that it belongs to by that."""
 
-    def __init__(
-        self, board: PriceBoard, wheel: Wheel, listener: Listener, *, rate_hz: float, clock: Clock = monotonic_s
-    ) -> None:
-        self._board, self._wheel, self._listener, self._clock = board, wheel, listener, clock
+    def __init__(self, board: PriceBoard, listener: PriceListener, *, rate_hz: float) -> None:
+        self._board, self._listener = board, listener
         self._interval_s = 1.0 / rate_hz
-        self._changed: dict[str, None] = {}
-        self._timer: Timer | None = None
-        self._next_at_s = clock()
+        self._group: PriceGroup | None = None
         self.symbols: frozenset[str] = frozenset()
 
     def set_symbols(self, symbols: frozenset[str]) -> None:
-        """Watch `symbols` from now on; a snapshot of those that are new goes out at once."""
-        added, removed = symbols - self.symbols, self.symbols - symbols
+        """Watch `symbols` from now on; a snapshot of those that are new, or on their way, goes out at once."""
+        if symbols == self.symbols:
+            return
+        pending = self._group.pending if self._group is not None else set()
+        unseen = (symbols - self.symbols) | (symbols & pending)
+        if unseen:
+            self._listener.deliver(self._board.snapshot(sorted(unseen)))
+        self.close()
         self.symbols = symbols
-        self._board.unwatch(self, removed)
-        self._board.watch(self, added)
-        for symbol in removed:
-            self._changed.pop(symbol, None)
-        if added:
-            self._listener.deliver(self._board.snapshot(sorted(added)))
-
-    def changed(self, symbol: str) -> None:
-        """Note a change; it goes out at the next flush with all others."""
-        self._changed[symbol] = None
-        if self._timer is None:
-            self._timer = self._wheel.after(max(0.0, self._next_at_s - self._clock()), self._flush)
+        if symbols:
+            self._group = self._board.groups.join(self._listener, symbols, self._interval_s)
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self._board.unwatch(self, self.symbols)
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _flush(self) -> None:
-        # From when it was due, not from when it came: the wheel's lateness does not lower the rate that was asked for.
-        self._next_at_s = max(self._next_at_s, self._clock() - TICK_S) + self._interval_s
-        self._timer = None
-        symbols, self._changed = self._changed, {}
-        for symbol in symbols:
-            if (event := self._board.event(symbol)) is not None:
-                self._listener.deliver(event)
-
-
-def _with_change(tick: PriceTick, before: PriceTick | None) -> PriceTick:
-    """Return the tick with `previous` and what follows from it, if the producer gave none."""
-    if tick.previous is not None or before is None:
-        return tick
-    return PriceTick.model_validate(tick.model_dump(exclude_none=True) | {"previous": before.price})
+        if self._group is not None:
+            self._board.groups.leave(self._listener, self._group)
+            self._group = None
 
 
 def clamp_rate(asked_hz: float | None, *, default: float, low: float, high: float) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pydantic import ValidationError
 
 from shared.broker.port import Broker, Message
@@ -14,7 +12,6 @@ from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event, Overflow
 from shared.edge.listener import Listener
 
-FEED = "price_feed"
 MAX_PARTS = 5_000
 FORGET_AFTER_S = 60.0
 """A part that has said nothing for so long is not shown to newcomers; the stream STATUS forgets it then too."""
@@ -28,10 +25,9 @@ class StatusBoard:
         broker: Broker,
         deadletters: DeadLetters,
         *,
-        on_feed: Callable[[], None],
         clock: Clock = monotonic_s,
     ) -> None:
-        self._broker, self._deadletters, self._on_feed, self._clock = broker, deadletters, on_feed, clock
+        self._broker, self._deadletters, self._clock = broker, deadletters, clock
         self._last: dict[str, tuple[Event, float]] = {}
         self._listeners: dict[Listener, None] = {}
 
@@ -62,8 +58,6 @@ class StatusBoard:
         if (status.component, status.instance) != (component, instance):
             self._deadletters.send(message.subject, message.data, "not a status: the names are not the subject's")
             return
-        if component == FEED and status.status == "up":
-            self._on_feed()
         self._tell(Event("system_status", status.to_json(), overflow=Overflow.LATEST, key=message.subject))
 
     def _tell(self, event: Event) -> None:

@@ -21,7 +21,7 @@ from shared.contracts.ids import require_id
 from shared.contracts.wire_errors import error_data
 from shared.edge.commands import ENDED
 from shared.edge.connection import StreamOut
-from shared.edge.event import Event, make_event
+from shared.edge.event import Batch, Event, make_event
 from shared.edge.replay import Gap, GapReason
 from shared.edge.timers import Timer
 from shared.errors import BadInput, FanfareError, Gone, RateLimited, TokenExpired, Unauthorized
@@ -159,6 +159,11 @@ class StreamSession:
         if self._out is not None:
             self._out.deliver(event)
 
+    def deliver_batch(self, batch: Batch) -> None:
+        """Hand over prices, in one write."""
+        if self._out is not None:
+            self._out.deliver_batch(batch)
+
     async def writable(self) -> None:
         """Return when a replay may go on."""
         if self._out is not None:
@@ -260,7 +265,7 @@ class StreamSession:
         if self._out is None:
             return symbols
         if symbols and self._flow is None:
-            self._flow = PriceFlow(self._parts.prices, self._parts.wheel, self, rate_hz=self._rate_hz)
+            self._flow = PriceFlow(self._parts.prices, self, rate_hz=self._rate_hz)
         if self._flow is not None:
             self._flow.set_symbols(symbols)
         return symbols

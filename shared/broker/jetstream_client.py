@@ -23,6 +23,7 @@ It keeps what nats-py is good at (the protocol, reconnects, TLS, credentials) an
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from nats.aio.client import Client, Srv
@@ -48,12 +49,12 @@ class Interest:
 
 
 class ThinClient(Client):
-    """See the module's docstring for what differs from nats-py's client."""
+    """See the module's docstring for what differs from nats-py's client. `on_failure`: see BurstParser."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_failure: Callable[[bytes], None]) -> None:
         super().__init__()
         self._interests = cast("dict[int, Interest]", self._subs)  # the same dict: nats-py replays and clears it
-        self._ps = BurstParser(self, self._interests)
+        self._ps = BurstParser(self, self._interests, on_failure)
 
     async def add_interest(self, subject: str, receive: Receiver) -> int:
         """Call `receive` for each message from now on, through reconnects, and return the interest's number."""

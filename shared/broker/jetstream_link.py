@@ -43,8 +43,8 @@ MAX_OUTSTANDING_PINGS = 2
 class Link:
     """See the module's docstring. Made by `connect` only."""
 
-    def __init__(self, client: ThinClient, metrics: BrokerMetrics, inbox: str) -> None:
-        self._client, self._metrics = client, metrics
+    def __init__(self, metrics: BrokerMetrics, inbox: str) -> None:
+        self._client, self._metrics = ThinClient(self._handler_failed), metrics
         self._inbox = Inbox(inbox)
         self._up, self._closed = asyncio.Event(), asyncio.Event()
         self._restored: list[Callable[[], None]] = []
@@ -62,7 +62,7 @@ class Link:
         Raises:
             Unavailable: no server let us in within `timeout_s`.
         """
-        link = cls(ThinClient(), metrics, f"_INBOX_{require_id(name.partition('@')[0], 'service')}")
+        link = cls(metrics, f"_INBOX_{require_id(name.partition('@')[0], 'service')}")
         try:
             async with asyncio.timeout(timeout_s):
                 await link._open(url, name)
@@ -103,7 +103,7 @@ class Link:
             Unavailable: the server did not confirm in time. It is not called then.
         """
         _require(_PATTERN, pattern)
-        number = await self._client.add_interest(pattern, self._guarded(receive))
+        number = await self._client.add_interest(pattern, receive)
         try:
             await self._confirm()
         except (Unavailable, asyncio.CancelledError):
@@ -237,17 +237,9 @@ class Link:
         if not (await self.up(ANSWER_TIMEOUT_S) and await self._client.barrier(ANSWER_TIMEOUT_S)):
             raise Unavailable("NATS does not confirm")
 
-    def _guarded(self, receive: Receiver) -> Receiver:
-        """Return `receive` made safe for the read loop, which an exception would end."""
-
-        def guarded(subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
-            try:
-                receive(subject, reply, data, raw)
-            except Exception:  # noqa: BLE001 - whatever a handler raises, the other handlers go on
-                self._metrics.count(BrokerEvent.HANDLER_FAILED)
-                self._log.exception("handler_failed", subject=subject.decode())
-
-        return guarded
+    def _handler_failed(self, subject: bytes) -> None:
+        self._metrics.count(BrokerEvent.HANDLER_FAILED)
+        self._log.exception("handler_failed", subject=subject.decode("utf-8", "replace"))
 
     # nats-py wants coroutines as callbacks, and awaits some of them in its read loop: none of these waits.
 

@@ -14,7 +14,7 @@ from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
 Receiver = Callable[[bytes, bytes, bytes, bytes | None], None]
-"""Takes subject, reply subject, data and raw headers; called in the read loop, must not raise."""
+"""Takes subject, reply subject, data and raw headers; called in the read loop; what it raises is counted and logged."""
 
 MAX_LINE_BYTES = 1 << 20
 """The longest line is INFO, with the addresses of all servers; the server bounds its others at 4,096 bytes."""
@@ -29,10 +29,16 @@ class Receiving(Protocol):
 
 
 class BurstParser(Parser):
-    """See the module's docstring. `client` is nats-py's; `receivers` are its subscriptions by number."""
+    """See the module's docstring.
 
-    def __init__(self, client: Any, receivers: Mapping[int, Receiving]) -> None:
-        self._receivers = receivers
+    Args:
+        client: nats-py's.
+        receivers: its subscriptions by number.
+        on_failure: called with the subject where a receiver raises: whatever it is, the others go on.
+    """
+
+    def __init__(self, client: Any, receivers: Mapping[int, Receiving], on_failure: Callable[[bytes], None]) -> None:
+        self._receivers, self._on_failure = receivers, on_failure
         self._lives = 0
         super().__init__(client)
 
@@ -76,11 +82,15 @@ class BurstParser(Parser):
         interest = self._receivers.get(int(line[2]))
         if interest is None:
             return
-        if line[0] == b"MSG":
-            interest.receive(line[1], line[3] if len(line) == 5 else b"", data[start:stop], None)
-        else:
-            body = start + int(line[-2])
-            interest.receive(line[1], line[3] if len(line) == 6 else b"", data[body:stop], data[start:body])
+        body, reply = start, len(line) - 1
+        if line[0] == b"HMSG":
+            body, reply = start + int(line[-2]), len(line) - 2
+        try:
+            interest.receive(
+                line[1], line[3] if reply == 4 else b"", data[body:stop], data[start:body] if body > start else None
+            )
+        except Exception:  # noqa: BLE001  # it would end the read loop
+            self._on_failure(line[1])
 
     def _with_held(self, data: bytes) -> bytes:
         """Return what was held and `data`, if that makes anything whole; else hold it all and return nothing."""

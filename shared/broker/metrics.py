@@ -23,14 +23,15 @@ class BrokerEvent(StrEnum):
 
 
 class BrokerMetrics:
-    """Counts the broker's events; without `metrics` it counts nothing."""
+    """Counts what a process's link met, by the link's name; without `metrics` it counts nothing."""
 
-    def __init__(self, metrics: Metrics | None = None) -> None:
+    def __init__(self, metrics: Metrics | None = None, link: str = "main") -> None:
+        self._link = link
         self._events: Counter | None = None
         if metrics is not None:
-            self._events = metrics.counter("broker_events_total", "What the broker's link met.", ("event",))
+            self._events = metrics.counter("broker_events_total", "What the broker's links met.", ("link", "event"))
 
     def count(self, event: BrokerEvent) -> None:
         """Count one event."""
         if self._events is not None:
-            self._events.labels(event.value).inc()
+            self._events.labels(self._link, event.value).inc()

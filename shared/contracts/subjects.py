@@ -21,6 +21,7 @@ REVOKED = "REVOKED"
 DEADLETTER = "DEADLETTER"
 COUNTERS = "COUNTERS"
 CANARY = "CANARY"
+LEFT = "LEFT"
 
 # Buckets of keys.
 LEASES = "leases"
@@ -33,9 +34,12 @@ WATCHLISTS = "watchlists"
 ALL_NOTIFY = "notify.*.*"
 ALL_PRICES = "prices.*"
 ALL_STATUS = "status.*.*"
+FEED_STATUS = "status.price_feed.*"
 ALL_REVOKED = "live.auth.revoked.*"
 STORED_REVOKED = "auth.revoked.*"
 ALL_TYPING = "eph.chat.room.*.typing"
+ALL_PRESENCE_GONE = "presence.gone.>"
+ALL_PRESENCE_LEFT = "presence.left.>"
 
 
 def live(subject: str) -> str:
@@ -56,6 +60,21 @@ def chat_message(room: str) -> str:
 def typing(room: str) -> str:
     """Typing notices of one room; at most once, never stored."""
     return f"eph.chat.room.{require_id(room, 'room')}.typing"
+
+
+def presence_gone(room: str, user: str) -> str:
+    """Where an edge says that a user has left a room (stream LEFT); what is said twice is stored once."""
+    return f"presence.gone.{require_id(room, 'room')}.{require_id(user, 'user')}"
+
+
+def presence_left(room: str, user: str) -> str:
+    """Where the server repeats what LEFT has stored, for backends."""
+    return f"presence.left.{require_id(room, 'room')}.{require_id(user, 'user')}"
+
+
+def rosters_of(edge: str) -> str:
+    """Pattern of all rosters that one edge keeps."""
+    return f"{KEYS}{PRESENCE}.*.{require_id(edge, 'edge')}"
 
 
 def notify_user(user: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -23,11 +23,13 @@ from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
 from shared.edge.wire.pool import Pool
 from shared.runtime.lag import LoopLag
-from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.lifecycle import Hook, Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.runtime.status import publish_status
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
+
+MAIN = "main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,14 @@ class Edge:
     _settings: ServiceSettings
     _revocations: Revocations
     _lifecycle: Lifecycle
+    _connect: Callable[[str], Awaitable[Broker]]
+
+    async def open_link(self, link: str) -> Broker:
+        """Open another link to NATS, for traffic that must not hold up the rest; it ends with the edge.
+
+        When one link is too slow, the server cuts it and leaves the others. Readiness and metrics know it by name.
+        """
+        return await self._connect(link)
 
     def listen(self, hub: Hub, metrics: Metrics, *, line: LineHub | None = None) -> None:
         """Not be ready while a service's hub hears nothing, or cannot compare what it heard with the broker."""
@@ -53,6 +63,10 @@ class Edge:
         self._lifecycle.add_check(f"{self._name}.hub", hub.ready)
         self._lifecycle.add_check(f"{self._name}.canary", canary.ready)
         self.tasks.spawn(canary.run(), "canary")
+
+    def on_drain(self, hook: Hook) -> None:
+        """Run `hook` as a stop begins, before what was given later."""
+        self._lifecycle.on_drain(hook)
 
     def hold(self, sessions: Sessions) -> None:
         """Look after a service's sessions: end the revoked ones, ask all to leave at a stop, say how many there are."""
@@ -70,7 +84,13 @@ async def open_edge(
 ) -> AsyncIterator[Edge]:
     """Open what an edge needs; readiness depends on it, and the process ends if the broker's link is gone for good."""
     tasks = TaskKeeper()
-    broker = await connect_broker(name, settings, lifecycle, metrics, tasks)
+    links: list[Broker] = []
+
+    async def connect(link: str) -> Broker:
+        links.append(await connect_broker(name, settings, lifecycle, metrics, tasks, link=link))
+        return links[-1]
+
+    broker = await connect(MAIN)
     deadletters = DeadLetters(broker, metrics)
     revocations = Revocations(broker, metrics=metrics)
     wheel = Wheel()
@@ -89,13 +109,26 @@ async def open_edge(
         try:
             authenticator = Authenticator(verifier, broker, revocations, settings.allowed_origins)
             pool = _start_pool(settings, metrics, tasks, heartbeat_s)
-            yield Edge(broker, authenticator, deadletters, wheel, tasks, pool, name, settings, revocations, lifecycle)
+            yield Edge(
+                broker,
+                authenticator,
+                deadletters,
+                wheel,
+                tasks,
+                pool,
+                name,
+                settings,
+                revocations,
+                lifecycle,
+                connect,
+            )
         finally:
             if pool is not None:
                 pool.close()
             await tasks.close()
             await deadletters.close()
-            await broker.close()
+            for link in reversed(links):
+                await link.close()
 
 
 def _start_pool(settings: ServiceSettings, metrics: Metrics, tasks: TaskKeeper, heartbeat_s: float) -> Pool | None:
@@ -108,17 +141,24 @@ def _start_pool(settings: ServiceSettings, metrics: Metrics, tasks: TaskKeeper, 
 
 
 async def connect_broker(
-    name: str, settings: ServiceSettings, lifecycle: Lifecycle, metrics: Metrics, tasks: TaskKeeper
+    name: str,
+    settings: ServiceSettings,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    tasks: TaskKeeper,
+    *,
+    link: str = MAIN,
 ) -> Broker:
     """Connect; readiness asks the server, and a link that cannot come back ends the process."""
+    suffix = "" if link == MAIN else f".{link}"
     broker = await JetStreamBroker.connect(
-        settings.nats_url, name=f"{name}@{settings.instance}", metrics=BrokerMetrics(metrics)
+        settings.nats_url, name=f"{name}@{settings.instance}{suffix}", metrics=BrokerMetrics(metrics, link)
     )
-    lifecycle.add_check(f"{name}.broker", broker.check)
+    lifecycle.add_check(f"{name}.broker{suffix}", broker.check)
 
     async def end_when_closed() -> None:
         await broker.closed()
-        lifecycle.fail("the link to NATS is closed for good")
+        lifecycle.fail(f"the {link} link to NATS is closed for good")
 
     tasks.spawn(end_when_closed(), "broker-closed")
     return broker

@@ -35,7 +35,8 @@ class Counted:
         self.broker, self._metrics = broker, metrics
 
     def count(self, event: BrokerEvent) -> int:
-        return int(self._metrics.registry.get_sample_value("fanfare_broker_events_total", {"event": event}) or 0)
+        labels = {"link": "main", "event": event}
+        return int(self._metrics.registry.get_sample_value("fanfare_broker_events_total", labels) or 0)
 
     async def until(self, event: BrokerEvent) -> None:
         async with asyncio.timeout(DEADLINE_S):

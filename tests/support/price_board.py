@@ -13,7 +13,7 @@ from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event
+from shared.edge.event import Batch, Event
 from shared.edge.timers import TICK_S, Wheel
 from shared.telemetry.metrics import Metrics
 
@@ -26,10 +26,16 @@ class Screen:
 
     now: Hand
     shown: list[tuple[float, Event]] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     user_id: str = "u"
 
     def deliver(self, event: Event) -> None:
         self.shown.append((self.now(), event))
+
+    def deliver_batch(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        for event in batch.events:
+            self.deliver(event)
 
     async def writable(self) -> None:
         """It always is."""
@@ -74,6 +80,12 @@ class Feed:
         await self.broker.publish(f"prices.{symbol}", payload)
         await settle()
 
+    async def beat(self, status: str) -> None:
+        """Publish a feed's heartbeat, and let it arrive."""
+        data = {"component": "price_feed", "instance": "one", "status": status, "timestamp": now_ms()}
+        await self.broker.publish(subjects.status("price_feed", "one"), to_json(data))
+        await settle()
+
     def pass_time(self, seconds: float) -> None:
         """Turn the clock and the wheel with it."""
         until_s = self.hand.now_s + seconds
@@ -84,7 +96,7 @@ class Feed:
     def screen(self, *symbols: str, rate_hz: float = 10.0) -> tuple[Screen, PriceFlow]:
         """A client that watches `symbols`."""
         screen = Screen(self.hand)
-        flow = PriceFlow(self.board, self.wheel, screen, rate_hz=rate_hz, clock=self.hand)
+        flow = PriceFlow(self.board, screen, rate_hz=rate_hz)
         flow.set_symbols(frozenset(symbols))
         return screen, flow
 

@@ -80,7 +80,7 @@ def test_it_hears_what_nats_py_hears_wherever_a_read_ends(stream: bytes, cuts: l
 
     async def parse() -> None:
         await Parser(theirs).parse(stream)
-        parser = BurstParser(ours, ours.interests)
+        parser = BurstParser(ours, ours.interests, ours.heard.append)
         for start, end in pairwise([0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]):
             await parser.parse(stream[start:end])
 
@@ -94,12 +94,12 @@ def test_it_hears_what_nats_py_hears_wherever_a_read_ends(stream: bytes, cuts: l
 async def test_what_is_not_nats_is_an_error(nonsense: bytes) -> None:
     client = Client()
     with pytest.raises(ProtocolError):
-        await BurstParser(client, client.interests).parse(nonsense)
+        await BurstParser(client, client.interests, client.heard.append).parse(nonsense)
 
 
 async def test_a_line_without_an_end_is_not_kept_for_ever() -> None:
     client = Client()
-    parser = BurstParser(client, client.interests)
+    parser = BurstParser(client, client.interests, client.heard.append)
     await parser.parse(b"I" * MAX_LINE_BYTES)
     with pytest.raises(ProtocolError):
         await parser.parse(b"I")
@@ -107,7 +107,7 @@ async def test_a_line_without_an_end_is_not_kept_for_ever() -> None:
 
 async def test_after_an_error_that_ended_the_connection_the_rest_of_the_read_is_nobodys() -> None:
     client = Client()
-    parser = BurstParser(client, client.interests)
+    parser = BurstParser(client, client.interests, client.heard.append)
 
     async def end(_text: str) -> None:
         parser.reset()
@@ -117,3 +117,16 @@ async def test_after_an_error_that_ended_the_connection_the_rest_of_the_read_is_
     await parser.parse(b"MSG b 1 1\r\ny\r\n")
 
     assert client.heard == [(1, b"b", b"", b"y", None)]
+
+
+async def test_a_receiver_that_raises_is_told_of_and_the_others_go_on() -> None:
+    client = Client()
+    parser = BurstParser(client, client.interests, client.heard.append)
+
+    def fail(*_message: object) -> None:
+        raise ValueError("a bug in a receiver")
+
+    client.interests[1].receive = fail  # type: ignore[method-assign]
+    await parser.parse(b"MSG a.b 1 1\r\nx\r\nMSG b 22 1\r\ny\r\n")
+
+    assert client.heard == [b"a.b", (22, b"b", b"", b"y", None)]

@@ -48,8 +48,11 @@ def test_ticks_carry_the_time_of_sending_and_the_change(tmp_path: Path) -> None:
     first = source.next_batch(T0).ticks[0]
     last = source.next_batch(T0 + 400).ticks[-1]
 
-    assert (first.timestamp, first.previous, first.change) == (T0, 10, 0)
-    assert (last.timestamp, last.previous, last.change, last.change_percent) == (T0 + 400, 10, 1, 10)
+    assert first.shown() == {
+        "symbol": "A", "price": 10, "timestamp": T0, "previous": 10, "change": 0, "changePercent": 0
+    }  # fmt: skip
+    assert (last.timestamp, last.previous) == (T0 + 400, 10)
+    assert (last.shown()["change"], last.shown()["changePercent"]) == (1, 10)
 
 
 def test_a_stall_makes_it_later_and_skips_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from shared.edge.event import Event, chunk
+from shared.edge.event import Batch, Event, chunk
 from shared.edge.overflow import OverflowLimits
 from shared.edge.wire.pool import Pool
 from shared.edge.wire.writer import PooledWriter
@@ -37,6 +37,14 @@ class PooledStream(PooledWriter):
     def encode(self, event: Event) -> bytes:
         """Return the event as a chunk: the same bytes for all who want the same."""
         return event.named_chunk if self._named else event.sse_chunk
+
+    def deliver_batch(self, batch: Batch) -> None:
+        """Write a batch as one chunk; where the socket is full, keep the newest of each key."""
+        if self.congestion is None and not self.closing:
+            self.send(batch.sse_chunk(named=self._named))
+            return
+        for event in batch.events:
+            self.deliver(event)
 
     def close(self) -> None:
         """Send what waits, then end the response and the connection."""

@@ -8,6 +8,8 @@ from itertools import pairwise
 import pytest
 from pydantic_core import to_json
 
+from services.notifications.price_groups import SLICE
+from services.notifications.ticks import MAX_UNREAD
 from shared.clock import now_ms
 from shared.edge.timers import TICK_S
 from tests.support.price_board import STALE_AFTER_S, Feed, settle
@@ -71,13 +73,40 @@ async def test_a_change_after_a_quiet_time_goes_out_at_once(feed: Feed) -> None:
     assert screen.latest("A")["price"] == 5
 
 
-async def test_two_clients_share_the_encoded_bytes(feed: Feed) -> None:
-    one, _ = feed.screen("A")
-    other, _ = feed.screen("A")
+async def test_clients_share_what_was_made_for_one_of_them(feed: Feed) -> None:
+    one, other, third = feed.screen("A", "B")[0], feed.screen("B", "A")[0], feed.screen("A")[0]
     await feed.tick("A", 5)
+    await feed.tick("B", 6)
     feed.pass_time(1)
 
-    assert one.shown[-1][1] is other.shown[-1][1]
+    assert one.batches[0] is other.batches[0]  # the same symbols: one joined write
+    assert one.batches[0].events[0] in other.batches[0].events
+    assert third.batches[0].events[0] in one.batches[0].events  # else the same events
+
+
+async def test_everything_that_changed_for_a_client_goes_out_in_one_write(feed: Feed) -> None:
+    screen, _ = feed.screen("A", "B", "C", rate_hz=10)
+    for _ in range(20):
+        for symbol in ("A", "B"):
+            await feed.tick(symbol, 5)
+        feed.pass_time(TICK_S)
+
+    assert [len(batch.events) for batch in screen.batches] == [2] * len(screen.batches)
+    assert 4 <= len(screen.batches) <= 5
+
+
+async def test_a_large_audience_is_served_in_slices_and_everybody_once(feed: Feed) -> None:
+    crowd = [feed.screen("A") for _ in range(3 * SLICE)]
+    leaving = crowd[2 * SLICE]
+    await feed.tick("A", 5)
+    feed.pass_time(2 * TICK_S)
+    served_at_once = sum(bool(screen.batches) for screen, _ in crowd)
+    leaving[1].close()
+    await settle()
+
+    assert 0 < served_at_once <= SLICE
+    assert [len(screen.batches) for screen, _ in crowd if screen is not leaving[0]] == [1] * (3 * SLICE - 1)
+    assert leaving[0].batches == []
 
 
 async def test_five_thousand_symbols_are_followed_and_snapped(feed: Feed) -> None:
@@ -89,6 +118,8 @@ async def test_five_thousand_symbols_are_followed_and_snapped(feed: Feed) -> Non
         )
     await settle()
     feed.pass_time(1)
+    while not screen.batches:  # made in slices
+        await settle()
     late, _ = feed.screen(*names)
 
     assert {data["symbol"]: data["price"] for data in screen.data()} == {
@@ -104,6 +135,7 @@ async def test_five_thousand_symbols_are_followed_and_snapped(feed: Feed) -> Non
 async def test_a_new_symbol_comes_with_a_snapshot_of_it_alone(feed: Feed) -> None:
     await feed.tick("A", 1)
     await feed.tick("B", 2)
+    feed.pass_time(1)
     screen, flow = feed.screen("A")
     flow.set_symbols(frozenset({"A", "B", "UNSEEN"}))
 
@@ -126,7 +158,31 @@ async def test_a_closed_flow_leaves_nothing_behind(feed: Feed) -> None:
     await feed.tick("A", 1)
     flow.close()
 
-    assert feed.board._watchers == {}
+    assert (len(feed.board.groups), feed.board.groups._waiting) == (0, {})
+
+
+async def test_a_change_that_was_on_its_way_is_not_lost_when_the_watchlist_changes(feed: Feed) -> None:
+    screen, flow = feed.screen("A", "B", rate_hz=1)
+    await feed.tick("A", 1)
+    feed.pass_time(0.1)
+    await feed.tick("A", 2)  # waits for the next second
+    feed.pass_time(0.1)
+    flow.set_symbols(frozenset({"A", "B", "C"}))
+    await feed.tick("B", 3)  # has come, and no beat since
+    flow.set_symbols(frozenset({"B", "C"}))
+
+    snapshots = [{each["symbol"]: each["price"] for each in data["symbols"]} for data in screen.data("snapshot")]
+    assert snapshots == [{}, {"A": 2}, {"B": 3}]
+
+
+async def test_what_somebody_else_has_read_already_reaches_all_who_watch_it(feed: Feed) -> None:
+    screen, _ = feed.screen("A", "B", rate_hz=50)
+    await feed.tick("A", 1)
+    feed.screen("A")  # its snapshot reads the tick
+    await feed.tick("B", 2)
+    feed.pass_time(1)
+
+    assert {data["symbol"]: data["price"] for data in screen.data()} == {"A": 1, "B": 2}
 
 
 # -- change and order -------------------------------------------------------------------------------------------------
@@ -141,6 +197,63 @@ async def test_change_follows_from_the_tick_before(feed: Feed) -> None:
     assert screen.latest("A") | {"timestamp": 0} == {
         "symbol": "A", "price": 110, "timestamp": 0, "previous": 100, "change": 10, "changePercent": 10
     }  # fmt: skip
+
+
+async def test_in_a_flood_change_follows_from_the_tick_that_was_read_before(feed: Feed) -> None:
+    screen, _ = feed.screen("A")
+    await feed.tick("A", 100)
+    feed.pass_time(1)
+    for price in (*range(1, MAX_UNREAD + 1), 110):  # between two beats
+        await feed.tick("A", price)
+    feed.pass_time(1)
+
+    assert [(data["price"], data.get("change")) for data in screen.data()] == [(100, None), (110, 10)]
+
+
+async def test_what_a_producer_says_of_the_change_is_left_as_it_is(feed: Feed) -> None:
+    screen, _ = feed.screen("A")
+    await feed.tick("A", 100)
+    feed.pass_time(1)
+    await feed.tick("A", 110, previous=88, changePercent=7)
+    feed.pass_time(1)
+
+    assert (screen.latest("A")["previous"], screen.latest("A")["change"]) == (88, 22)
+
+
+@pytest.mark.parametrize("flood", [0, MAX_UNREAD])
+async def test_a_tick_that_is_not_valid_does_not_hide_the_one_before_it(feed: Feed, flood: int) -> None:
+    screen, _ = feed.screen("A")
+    for _ in range(flood):
+        await feed.tick("OTHER", 1)
+    await feed.tick("A", 100)
+    for payload in (b"garbage", b'{"symbol":"B","price":5,"timestamp":1}'):
+        await feed.publish("A", payload)
+    feed.pass_time(1)
+    await feed.publish("A", b"more garbage")
+    feed.pass_time(1)
+
+    assert [data["price"] for data in screen.data()] == [100]
+    assert len(await feed.dead()) == 3
+
+
+async def test_in_a_quiet_market_every_tick_is_read_the_bad_between_good_ones_too(feed: Feed) -> None:
+    await feed.tick("A", 100)
+    await feed.publish("A", b"garbage")
+    await feed.tick("A", 101)
+    feed.pass_time(1)
+
+    assert (feed.count("prices_read", valid="yes"), list(await feed.dead())) == (2, ["garbage"])
+
+
+async def test_symbols_that_were_never_a_price_take_no_place(feed: Feed) -> None:
+    for number in range(100):
+        await feed.broker.publish(f"prices.G{number}", b"garbage")
+    await feed.broker.publish("prices.no id", b"garbage")
+    await settle()
+    feed.pass_time(1)
+
+    assert (feed.board._book._by_subject, feed.board._book._by_symbol) == ({}, {})
+    assert feed.count("prices_read", valid="no") == 101
 
 
 @pytest.mark.parametrize(
@@ -167,14 +280,16 @@ async def test_what_is_no_price_is_a_dead_letter_and_counted(feed: Feed, payload
     dead = await feed.dead()
     assert list(dead) == [payload.decode()]
     assert reason in dead[payload.decode()]
-    assert feed.count("prices_received", valid="no") == 1
+    assert feed.count("prices_read", valid="no") == 1
     assert feed.count("dead_letters", kind="prices", kept="yes") == 1
     assert screen.data() == []
 
 
 async def test_an_older_tick_is_a_dead_letter_and_changes_nothing(feed: Feed) -> None:
     await feed.tick("A", 100, timestamp=5000)
+    feed.pass_time(1)
     await feed.tick("A", 50, timestamp=4999)
+    feed.pass_time(1)
 
     assert feed.board.listing()[0] == {"symbol": "A", "price": 100, "timestamp": 5000}
     assert "older" in "".join((await feed.dead()).values())
@@ -183,11 +298,23 @@ async def test_an_older_tick_is_a_dead_letter_and_changes_nothing(feed: Feed) ->
 async def test_a_broken_producer_does_not_fill_the_store_but_is_counted(feed: Feed) -> None:
     for number in range(200):
         await feed.broker.publish("prices.A", b"broken %d" % number)
-    await settle()
+        await settle()
+        feed.pass_time(TICK_S)
 
     assert 20 <= len(await feed.dead()) <= 25
-    assert feed.count("prices_received", valid="no") == 200
+    assert feed.count("prices_read", valid="no") == 200
     assert feed.count("dead_letters", kind="prices", kept="no") >= 175
+
+
+async def test_a_flood_is_counted_whole_and_read_in_its_newest_alone(feed: Feed) -> None:
+    for number in range(500):
+        await feed.broker.publish("prices.A", b"broken %d" % number)
+        await feed.broker.publish("prices.B", b'{"symbol":"B","price":1,"timestamp":%d}' % number)
+    await settle()
+    feed.pass_time(1)
+
+    assert feed.count("prices_received") == 1000
+    assert (feed.count("prices_read", valid="yes"), feed.count("prices_read", valid="no")) == (1, MAX_UNREAD)
 
 
 # -- what is stored ---------------------------------------------------------------------------------------------------
@@ -205,6 +332,7 @@ async def test_after_a_lost_link_what_is_newer_is_taken_and_what_is_known_is_lef
     screen, _ = feed.screen("A", "B", rate_hz=50)
     await feed.tick("A", 1, timestamp=1000)
     await feed.tick("B", 10, timestamp=1000)
+    feed.pass_time(1)
     await feed.tick("B", 11, timestamp=1001)
     feed.pass_time(1)
     prices = feed.server.stream_of("prices.A")
@@ -223,7 +351,7 @@ async def test_after_a_lost_link_what_is_newer_is_taken_and_what_is_known_is_lef
 
     assert screen.latest("A")["price"] == 2
     assert screen.latest("B")["change"] == 1
-    assert [data["price"] for data in screen.data() if data["symbol"] == "B"] == [11]
+    assert [data["price"] for data in screen.data() if data["symbol"] == "B"] == [10, 11]
 
 
 # -- staleness --------------------------------------------------------------------------------------------------------
@@ -251,6 +379,16 @@ async def test_prices_that_do_not_move_are_not_stale_while_the_feed_lives(feed: 
     await feed.tick("A", 1)
     for _ in range(10):
         feed.pass_time(1)
-        feed.board.feed_lives()
+        await feed.beat("up")
 
     assert not feed.board.stale
+
+
+@pytest.mark.parametrize("status", ["standby", "nonsense"])
+async def test_a_feed_that_is_not_up_keeps_no_price_fresh(feed: Feed, status: str) -> None:
+    await feed.tick("A", 1)
+    for _ in range(10):
+        feed.pass_time(1)
+        await feed.beat(status)
+
+    assert feed.board.stale

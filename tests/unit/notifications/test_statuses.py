@@ -16,8 +16,7 @@ class Statuses(Feed):
 
     def __init__(self) -> None:
         super().__init__()
-        self.beats = 0
-        self.statuses = StatusBoard(self.broker, self.deadletters, on_feed=self._on_feed, clock=self.hand)
+        self.statuses = StatusBoard(self.broker, self.deadletters, clock=self.hand)
 
     async def say(self, subject: str, **fields: Any) -> None:
         """Publish a status, and let it arrive."""
@@ -25,9 +24,6 @@ class Statuses(Feed):
         given = {"component": component, "instance": instance, "status": "up", "timestamp": 1} | fields
         await self.broker.publish(f"status.{subject}", to_json(given))
         await settle()
-
-    def _on_feed(self) -> None:
-        self.beats += 1
 
 
 def parts(screen: Screen) -> list[str]:
@@ -75,14 +71,3 @@ async def test_what_is_no_status_is_a_dead_letter_and_is_not_shown(fields: dict[
 
     assert len(await board.dead()) == 1
     assert parts(screen) == []
-
-
-async def test_only_a_feed_that_is_up_keeps_prices_fresh() -> None:
-    board = Statuses()
-    await board.statuses.start()
-    await board.say("price_feed.a", status="standby")
-    await board.say("chat.a")
-    assert board.beats == 0
-
-    await board.say("price_feed.a")
-    assert board.beats == 1

@@ -23,7 +23,7 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.commands import Commands
-from shared.edge.event import Event
+from shared.edge.event import Batch, Event
 from shared.edge.line import MAX_RING_MESSAGES
 from shared.edge.line_hub import LineHub
 from shared.edge.sessions import SessionLimits, Sessions
@@ -50,6 +50,10 @@ class Out:
         if not self.closing:
             self.events.append(event)
 
+    def deliver_batch(self, batch: Batch) -> None:
+        for event in batch.events:
+            self.deliver(event)
+
     async def writable(self) -> None:
         """It always is."""
 
@@ -71,7 +75,7 @@ class Edge(Feed):
             metrics=self.metrics,
         )
         self.sessions = Sessions(SessionLimits(0, 0), self.metrics, "sse")
-        self.statuses = StatusBoard(self.broker, self.deadletters, on_feed=self.board.feed_lives)
+        self.statuses = StatusBoard(self.broker, self.deadletters)
         self.tasks = TaskKeeper()
         parts = SimpleNamespace(
             settings=NotificationsSettings(),
@@ -96,7 +100,7 @@ class Edge(Feed):
     def left(self) -> list[Any]:
         """Everything that still knows of a session."""
         listeners = [self.line.listeners(subject) for subject in ("notify.user.u", "notify.topic.news")]
-        boards = [*self.board._watchers, *self.statuses._listeners]
+        boards = [*self.board.groups._groups, *self.statuses._listeners]
         return [*listeners[0], *listeners[1], *boards, *self.sessions, *range(len(self.parts.commands))]
 
 
@@ -177,7 +181,7 @@ async def test_what_comes_before_it_is_open_harms_nobody(edge: Edge) -> None:
     await settle()
 
     assert answer == {"symbols": ["B"]}
-    assert list(edge.board._watchers) == ["B"]
+    assert [symbols for symbols, _ in edge.board.groups._groups] == [{"B"}]
 
 
 @pytest.mark.parametrize("moments", range(8))
