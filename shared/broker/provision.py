@@ -76,6 +76,8 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
     }
     if spec.republish:
         config["republish"] = {"src": ">", "dest": f"{subjects.LIVE}>"}
+    if spec.republish_as is not None:
+        config["republish"] = dict(zip(("src", "dest"), spec.republish_as, strict=True))
     if spec.counter:
         config["allow_msg_counter"] = True
     return config

@@ -16,7 +16,11 @@ MAX_MESSAGE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream. Ages in seconds, sizes in bytes; 0 means no limit."""
+    """One stream. Ages in seconds, sizes in bytes; 0 means no limit.
+
+    Attributes:
+        republish: what is stored is repeated on `live.<subject>`; `republish_as` names another source and destination.
+    """
 
     name: str
     subjects: tuple[str, ...]
@@ -26,6 +30,7 @@ class StreamSpec:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     in_memory: bool = False
     republish: bool = False
+    republish_as: tuple[str, str] | None = None
     dedupe_window_s: float = 300
     counter: bool = False
 
@@ -103,6 +108,15 @@ STREAMS: tuple[StreamSpec, ...] = (
         max_bytes=64 << 20,
         in_memory=True,
         counter=True,
+    ),
+    StreamSpec(
+        subjects.LEFT,
+        ("presence.gone.*.*",),
+        max_age_s=DAY_S,
+        max_per_subject=10,
+        max_bytes=64 << 20,
+        republish_as=(subjects.ALL_PRESENCE_GONE, subjects.ALL_PRESENCE_LEFT),
+        dedupe_window_s=2,  # its ids are room and user: what is said of them within this is one departure
     ),
     StreamSpec(
         subjects.CANARY,

@@ -4,6 +4,7 @@ Each edge keeps one key for each room that it has users in (its roster), and one
 Who is online in a room is the union of the rosters whose edge holds a lease. Every edge computes it from the same
 keys, and tells its own clients the difference; nothing is announced that the keys do not say. When a lease lapses,
 its rosters count no more, which makes exactly one `offline` for each user whom no other edge has (ADR 0008).
+Backends hear of those who left by `departures`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import asyncio
 import random
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, ItemsView
-from itertools import islice
-
-from pydantic_core import from_json, to_json
+from collections.abc import Callable
 
 from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
+from shared.edge.departures import Departures
+from shared.edge.roster import MAX_ROSTER_USERS, roster, users_in
 from shared.edge.timers import Wheel
 from shared.errors import FanfareError
 from shared.tasks import TaskKeeper
@@ -30,9 +30,14 @@ LEASE_RENEW_S = 5.0
 FLUSH_S = 0.1
 FLUSH_BATCH = 64
 GRACE_S = 1.0
+MOVING_GRACE_S = 8.0
+"""The grace for those who were asked to move: they come back within 2 s, and some need a second try."""
+
+LINGER_S = 5
+"""How long an edge that has stopped still counts, for those who are on their way to another."""
+
 ROSTER_TTL_S = 24 * 3600
 RECONCILE_EVERY_S = 10.0
-MAX_ROSTER_USERS = 256
 EDGE_LEASE = "edge"
 
 OnChange = Callable[[str, str, str, bool], None]
@@ -60,33 +65,47 @@ class Presence:
         self._rosters: dict[str, dict[str, bytes]] = {}
         self._online: dict[str, dict[str, str]] = {}
         self._leases: set[str] = {edge}
+        self._gone: dict[str, dict[str, str]] = {}
+        self._grace_s = GRACE_S
         self._renewed_at_s = 0.0
         self._dirty: set[str] = set()
         self._flush = asyncio.Event()
         self._tasks = TaskKeeper()
+        self._departures = Departures(broker, edge, lambda: self._leases, wheel, self._tasks)
         self._log = get_logger()
 
     async def start(self) -> None:
         """Take the lease and follow everyone's leases and rosters."""
+        self._leases.discard(self._edge)
+        await self._departures.sweep(self._edge)  # of an earlier life under the same name
+        self._leases.add(self._edge)
         await self._renew()
         await self._broker.subscribe(subjects.bucket_changes(subjects.LEASES, EDGE_LEASE), self._lease_changed)
         await self._broker.subscribe(subjects.bucket_changes(subjects.PRESENCE), self._roster_changed)
         await self._read_leases()
+        if self._leases == {self._edge}:
+            await self._departures.sweep_all()
         self._tasks.spawn(self._renew_for_ever(), "presence-lease")
         self._tasks.spawn(self._flush_for_ever(), "presence-flush")
         self._tasks.spawn(self._reconcile_for_ever(), "presence-reconcile")
 
     async def close(self) -> None:
-        """Give up the lease, so that nobody waits for it to lapse, and then the rosters, which count no more."""
+        """Let the lease lapse soon: those who are still on the roster then did not come to another edge.
+
+        The others sweep up after this edge as after one that died, but earlier.
+        """
         await self._tasks.close()
-        rooms = list(self._here)
         try:
-            await self._broker.delete(subjects.LEASES, EDGE_LEASE, self._edge)
-            for start in range(0, len(rooms), FLUSH_BATCH):
-                batch = rooms[start : start + FLUSH_BATCH]
-                await asyncio.gather(*(self._broker.delete(subjects.PRESENCE, room, self._edge) for room in batch))
+            if self._here:
+                await self._broker.put(subjects.LEASES, EDGE_LEASE, self._edge, value=b"{}", ttl_s=LINGER_S)
+            else:
+                await self._broker.delete(subjects.LEASES, EDGE_LEASE, self._edge)
         except FanfareError as error:
-            self._log.warning("presence_not_cleared", reason=str(error))
+            self._log.warning("lease_not_given_up", reason=str(error))
+
+    async def expect_moves(self) -> None:
+        """Give whoever leaves from now on the time to come to another edge: this one asks them to."""
+        self._grace_s = MOVING_GRACE_S
 
     # -- what sessions ask --------------------------------------------------------------------------------------------
 
@@ -99,6 +118,7 @@ class Presence:
             self._further[room, user] += 1
         if known != name:
             here[user] = name
+            self._gone.get(room, {}).pop(user, None)
             if known is not None or len(here) <= MAX_ROSTER_USERS:  # beyond that, the roster stays as it is
                 self._mark(room)
         if first:
@@ -111,7 +131,7 @@ class Presence:
 
     def leave(self, room: str, user: str) -> None:
         """End a connection of `user` in `room`; the room hears of it after the grace time, unless they are back."""
-        self._wheel.after(GRACE_S, lambda: self._left(room, user))
+        self._wheel.after(self._grace_s, lambda: self._left(room, user))
 
     async def members(self, room: str) -> dict[str, str]:
         """Return who is online in `room`, with their names, whether or not this edge has users there."""
@@ -130,7 +150,7 @@ class Presence:
         if further > 1:
             self._further[room, user] = further - 1
         elif not further:
-            del here[user]
+            self._gone.setdefault(room, {})[user] = here.pop(user)
             self._mark(room)
 
     def _mark(self, room: str) -> None:
@@ -147,17 +167,21 @@ class Presence:
             await asyncio.sleep(FLUSH_S)
 
     async def _write_or_retry(self, room: str) -> None:
+        gone = self._gone.pop(room, {})
         try:
             await self._write(room)
+            if gone and len(gone) + len(self._here.get(room, {})) < MAX_ROSTER_USERS:
+                await self._departures.left(room, gone)
         except FanfareError as error:
             self._log.warning("roster_not_written", room=room, reason=str(error))
+            here = self._here.get(room, {})
+            self._gone[room] = {user: name for user, name in gone.items() if user not in here}
             self._wheel.after(1.0, lambda: self._mark(room))
 
     async def _write(self, room: str) -> None:
         here = self._here.get(room)
         if here:
-            value = to_json({"users": dict(islice(here.items(), MAX_ROSTER_USERS))})
-            await self._broker.put(subjects.PRESENCE, room, self._edge, value=value, ttl_s=ROSTER_TTL_S)
+            await self._broker.put(subjects.PRESENCE, room, self._edge, value=roster(here), ttl_s=ROSTER_TTL_S)
         else:
             await self._broker.delete(subjects.PRESENCE, room, self._edge)
             if not self._here.get(room):
@@ -180,7 +204,7 @@ class Presence:
     def _lease_changed(self, message: Message) -> None:
         edge = subjects.tokens_after(message.subject, 4)[0]
         if message.gone and edge != self._edge:
-            self._leases.discard(edge)
+            self._lost(edge)
         elif edge not in self._leases:
             self._leases.add(edge)
         else:
@@ -190,14 +214,14 @@ class Presence:
 
     def _set_roster(self, room: str, edge: str, data: bytes | None) -> None:
         rosters = self._rosters.setdefault(room, {})
-        if data and _users(data):
+        if data and users_in(data):
             rosters[edge] = data
         else:
             rosters.pop(edge, None)
 
     def _union(self, room: str, rosters: dict[str, bytes]) -> dict[str, str]:
         """Return who is online in a room, in order; of whom is here as well, the very texts that the sessions hold."""
-        found = {user: name for edge, data in rosters.items() if edge in self._leases for user, name in _users(data)}
+        found = {user: name for edge, data in rosters.items() if edge in self._leases for user, name in users_in(data)}
         here = {user: name for user, name in self._here.get(room, {}).items() if found.get(user) == name}
         return dict(sorted((here | {user: name for user, name in found.items() if user not in here}).items()))
 
@@ -216,6 +240,10 @@ class Presence:
         """Write this edge's roster again if the broker lost it, as it does when its store is made anew."""
         if self._here.get(room) and self._edge not in self._rosters.get(room, {}):
             self._mark(room)
+
+    def _lost(self, edge: str) -> None:
+        self._leases.discard(edge)
+        self._departures.lost(edge)
 
     # -- the lease, and reading everything again ----------------------------------------------------------------------
 
@@ -248,7 +276,10 @@ class Presence:
     async def _read_leases(self) -> None:
         pattern = subjects.bucket_keys(subjects.LEASES, EDGE_LEASE)
         keys = await self._broker.read_last(subjects.bucket_stream(subjects.LEASES), [pattern])
-        self._leases = {subjects.tokens_after(key.subject, 3)[0] for key in keys if not key.gone} | {self._edge}
+        living = {subjects.tokens_after(key.subject, 3)[0] for key in keys if not key.gone} | {self._edge}
+        for edge in self._leases - living:
+            self._lost(edge)
+        self._leases |= living
 
     async def _read_rosters(self, rooms: list[str]) -> None:
         for room, rosters in (await self._stored_rosters(rooms)).items():
@@ -262,12 +293,6 @@ class Presence:
         found: dict[str, dict[str, bytes]] = {room: {} for room in rooms}
         for key in await self._broker.read_last(subjects.bucket_stream(subjects.PRESENCE), patterns):
             room, edge = subjects.tokens_after(key.subject, 2)
-            if not key.gone and _users(key.data):
+            if not key.gone and users_in(key.data):
                 found[room][edge] = key.data
         return found
-
-
-def _users(roster: bytes) -> ItemsView[str, str]:
-    """Return who stands in a roster, with names."""
-    users: dict[str, str] = from_json(roster).get("users", {})
-    return users.items()

@@ -33,7 +33,7 @@ class Lifecycle:
         self._checks[name] = check
 
     def on_drain(self, hook: Hook) -> None:
-        """Run `hook` at a stop, while every socket is still open; all hooks run at once."""
+        """Run `hook` at a stop, while every socket is still open; all hooks run at once, begun in the order given."""
         self._hooks.append(hook)
 
     def fail(self, reason: str) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
+from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from shared.contracts.ids import new_id
 from tests.support.clients import ChatClient, Frame, chat_client
 from tests.support.edges import Edges
 from tests.support.logs import assert_clean
 from tests.support.nats_server import NatsServer
+from tests.support.producer import Producer
 from tests.support.raw import RawSocket
 from tests.support.waiting import eventually
 
@@ -73,11 +77,12 @@ async def test_w6_a_peer_that_answers_no_ping_is_dropped_and_one_that_does_stays
         assert (await alive.say("still here"))["duplicate"] is False
 
 
-async def test_w8_each_user_of_a_killed_edge_goes_offline_exactly_once(edges: Edges) -> None:
+async def test_w8_each_user_of_a_killed_edge_goes_offline_exactly_once(edges: Edges, producer: Producer) -> None:
     witness_edge, doomed = await edges.chat(), await edges.process("chat")
     room, users = new_id("room-"), {new_id("user-") for _ in range(5)}
     both, *_ = users
     async with chat_client(witness_edge, new_id("user-"), rooms=[room]) as witness:
+        told = await departures(producer, room)
         sockets = [chat_client(doomed, user, rooms=[room]) for user in users]
         for socket in sockets:
             await socket.__aenter__()
@@ -94,8 +99,48 @@ async def test_w8_each_user_of_a_killed_edge_goes_offline_exactly_once(edges: Ed
             assert sorted(presence_of(witness, users, "offline")) == sorted(gone)
             answer = await witness_edge.http.get(f"/api/chat/rooms/{room}/presence", headers=witness_edge.headers(both))
             assert not gone & {member["userId"] for member in answer.json()["online"]}
+        await eventually(lambda: len(told) >= len(users))  # the survivor has left by now as well
+        assert sorted(event["userId"] for event in told) == sorted(users)
         for socket in sockets:
             await socket.__aexit__(None, None, None)
+
+
+async def test_a_user_whose_edge_stops_and_who_moves_to_another_is_never_offline(
+    edges: Edges, producer: Producer
+) -> None:
+    stays, stops = await edges.chat(), await edges.process("chat", DRAIN_S="1")
+    room, mover_id, leaver = new_id("room-"), new_id("user-"), new_id("user-")
+    told = await departures(producer, room)
+    async with chat_client(stays, new_id("user-"), rooms=[room]) as witness:
+        async with (
+            chat_client(stops, mover_id, rooms=[room]) as mover,
+            chat_client(stops, leaver, rooms=[room]) as _goes_home,
+        ):
+            await witness.inbox.until(lambda _inbox: len(presence_of(witness, {mover_id, leaver}, "online")) == 2)
+            stops.signal(signal.SIGTERM)
+            asked = (await mover.inbox.next("reconnect"))["data"]
+            assert await mover.closed() == 1012
+        await asyncio.sleep(asked["afterMs"] / 1000)  # as the client is told to
+        async with chat_client(stays, mover_id, rooms=[room]):
+            # The one who does not come back is seen to leave; the one who moved would have been by then.
+            await witness.inbox.until(lambda _inbox: presence_of(witness, {leaver}, "offline") == [leaver])
+            await eventually(lambda: [event["userId"] for event in told] == [leaver])
+
+            assert presence_of(witness, {mover_id}, "online") == [mover_id]
+            assert presence_of(witness, {mover_id}, "offline") == []
+
+
+async def departures(producer: Producer, room: str) -> list[dict[str, Any]]:
+    """Return the list that what backends are told of who left `room` is added to, as it comes."""
+    told: list[dict[str, Any]] = []
+
+    async def note(message: Msg) -> None:
+        told.append(json.loads(message.data))
+        assert message.subject == f"presence.left.{room}.{told[-1]['userId']}"
+
+    await producer.client.subscribe(f"presence.left.{room}.*", cb=note)
+    await producer.client.flush()
+    return told
 
 
 async def test_no_acked_message_is_lost_or_doubled_when_the_broker_is_killed_and_comes_back(

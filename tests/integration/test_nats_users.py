@@ -89,6 +89,8 @@ async def as_chat(broker: Broker) -> None:
     ):
         await use_key(broker, bucket, *key)
         await broker.read_last(subjects.bucket_stream(bucket), [subjects.bucket_keys(bucket)])
+    await broker.append(subjects.presence_gone(room, user), b"{}", msg_id=new_id())
+    await broker.read_last(subjects.bucket_stream(subjects.PRESENCE), [subjects.rosters_of(edge)])
     await as_edge(broker, "chat", subjects.CHAT)
 
 

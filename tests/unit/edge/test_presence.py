@@ -10,7 +10,9 @@ import pytest
 from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.contracts import subjects
 from shared.edge import presence as presence_module
-from shared.edge.presence import EDGE_LEASE, GRACE_S, Presence
+from shared.edge.departures import TURN_S
+from shared.edge.presence import EDGE_LEASE, GRACE_S, MOVING_GRACE_S, Presence
+from shared.edge.roster import users_in
 from shared.edge.timers import Wheel
 from tests.support.waiting import eventually
 
@@ -32,6 +34,7 @@ class EdgeOfOne:
 
     def __init__(self, server: MemoryServer, name: str, hand: Hand) -> None:
         self.name, self._hand = name, hand
+        self._server = server
         self.broker, self.wheel = MemoryBroker(server), Wheel(hand)
         self.told: list[tuple[str, bool]] = []
         self.presence = Presence(self.broker, name, wheel=self.wheel, on_change=self._note)
@@ -48,6 +51,21 @@ class EdgeOfOne:
         self.presence.leave(ROOM, user)
         self._hand.now_s += after_s
         self.wheel.turn()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the wheel fire what is due by then."""
+        self._hand.now_s += seconds
+        self.wheel.turn()
+
+    async def has_on_roster(self, user: str) -> bool:
+        """Say whether the broker knows that `user` is here."""
+        entry = await self.broker.get(subjects.PRESENCE, ROOM, self.name)
+        return entry is not None and user in dict(users_in(entry.value))
+
+    def left(self) -> list[str]:
+        """Return of whom backends were told that they left, in order."""
+        stored = self._server.stream(subjects.LEFT).find(subjects.ALL_PRESENCE_GONE)
+        return [subjects.tokens_after(message.subject, 3)[0] for message in stored]
 
     async def hears(self, *told: tuple[str, bool]) -> None:
         """Return once clients have been told this, in any order, and nothing else."""
@@ -128,14 +146,23 @@ async def test_an_edge_whose_lease_lapses_takes_with_it_whom_nobody_else_has(edg
     await a.hears(*known, ("bob", False), ("bob", True))
 
 
-async def test_an_edge_that_stops_leaves_nobody_behind(edge: Maker) -> None:
+async def test_an_edge_that_stops_counts_until_its_users_had_time_to_move_and_leaves_nobody_behind(
+    edge: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence_module, "LINGER_S", 1)
     a, b = await edge("a"), await edge("b")
     await a.join("witness")
-    await b.join("bob")
-    await a.hears(("witness", True), ("bob", True))
+    for user in ("bob", "carol"):
+        await b.join(user)
+    known = [("witness", True), ("bob", True), ("carol", True)]
+    await a.hears(*known)
     await b.presence.close()
+    assert sorted(a.told) == sorted(known)
+    await a.join("carol")
 
-    await a.hears(("witness", True), ("bob", True), ("bob", False))
+    await a.hears(*known, ("bob", False))
+    a.pass_time(0.1)
+    await eventually(lambda: a.left() == ["bob"], deadline_s=3)
     assert await a.broker.get(subjects.PRESENCE, ROOM, "b") is None
 
 
@@ -181,3 +208,76 @@ async def test_who_is_there_can_be_asked_where_nobody_is(edge: Maker) -> None:
 
     await eventually(seen, deadline_s=3)
     assert a.told == []
+
+
+async def test_backends_hear_of_who_left_every_edge_once_and_of_nobody_who_is_still_there(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    for one, user in ((a, "witness"), (a, "bob"), (b, "bob"), (b, "carol")):
+        await one.join(user)
+    await a.hears(("witness", True), ("bob", True), ("carol", True))
+    a.leave("bob")
+    b.leave("carol")
+    await eventually(lambda: a.left() == ["carol"], deadline_s=3)
+    b.leave("bob")
+
+    await eventually(lambda: a.left() == ["carol", "bob"], deadline_s=3)
+
+
+async def test_of_who_leaves_two_edges_at_once_backends_hear_once(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    for one in (a, b):
+        await one.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    a.leave("bob", after_s=0)
+    b.leave("bob")
+    a.wheel.turn()
+    await a.hears(("witness", True), ("bob", True), ("bob", False))
+
+    await eventually(lambda: a.left() == ["bob"], deadline_s=3)
+
+
+async def test_of_the_users_of_a_dead_edge_backends_hear_once_whichever_edge_sweeps_up(edge: Maker) -> None:
+    a, b, c = await edge("a"), await edge("b"), await edge("c")
+    await a.join("witness")
+    for one, user in ((b, "bob"), (b, "carol"), (c, "carol")):
+        await one.join(user)
+    await a.hears(("witness", True), ("bob", True), ("carol", True))
+    await b.presence._tasks.close()
+    await b.broker.delete(subjects.LEASES, EDGE_LEASE, "b")
+    await a.hears(("witness", True), ("bob", True), ("carol", True), ("bob", False))
+    for one in (a, c, c):  # the first in line, and the one that looks after it
+        one.pass_time(TURN_S)
+    await eventually(lambda: a.left() == ["bob"], deadline_s=3)
+
+    assert await a.broker.get(subjects.PRESENCE, ROOM, "b") is None
+    assert await a.broker.get(subjects.PRESENCE, ROOM, "c") is not None
+
+
+async def test_the_first_edge_after_all_had_died_sweeps_up(edge: Maker) -> None:
+    a = await edge("a")
+    await a.join("bob")
+    await a.hears(("bob", True))
+    await a.presence._tasks.close()
+    await a.broker.delete(subjects.LEASES, EDGE_LEASE, "a")
+
+    b = await edge("b")
+
+    assert b.left() == ["bob"]
+    assert await b.presence.members(ROOM) == {}
+
+
+async def test_whoever_was_asked_to_move_has_time_to_come_to_another_edge(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await b.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    await b.presence.expect_moves()
+    b.leave("bob", after_s=MOVING_GRACE_S - 0.5)
+    await a.join("bob")
+    await eventually(lambda: a.has_on_roster("bob"), deadline_s=3)
+    b.pass_time(1)
+    await a.join("end")
+
+    await a.hears(("witness", True), ("bob", True), ("end", True))
+    assert a.left() == []
