@@ -8,6 +8,7 @@ import time
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
 
 from shared.contracts.wire_errors import HTTP_STATUS, problem, problem_headers
 from shared.errors import BadInput, FanfareError, TooLarge
@@ -60,7 +61,8 @@ class RequestLog:
     """Counts and logs each request by route, never with its query: a query may hold a ticket."""
 
     def __init__(self, app: ASGIApp, *, service: str, metrics: Metrics) -> None:
-        self._app, self._service, self._log = app, service, get_logger()
+        self._app, self._service = app, service
+        self._log: FilteringBoundLogger | None = None
         self._requests = metrics.counter("http_requests", "HTTP requests answered", ["service", "method", "status"])
         self._seconds = metrics.histogram("http_request_seconds", "Time to the response's head", ["service"])
 
@@ -92,6 +94,8 @@ class RequestLog:
         self._requests.labels(self._service, method, status).inc()
         self._seconds.labels(self._service).observe(seconds)
         if scope["path"] not in QUIET_PATHS:
+            # Bound once: to find its settings anew costs a logger more than to find that it has nothing to write.
+            self._log = self._log or get_logger().bind()
             self._log.info("request", method=method, path=scope["path"], status=status, ms=round(seconds * 1000, 2))
 
 
