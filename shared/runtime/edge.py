@@ -68,10 +68,6 @@ class Edge:
         """Run `hook` as a stop begins, before what was given later."""
         self._lifecycle.on_drain(hook)
 
-    def on_drain(self, hook: Hook) -> None:
-        """Run `hook` as a stop begins, before what was given later."""
-        self._lifecycle.on_drain(hook)
-
     def hold(self, sessions: Sessions) -> None:
         """Look after a service's sessions: end the revoked ones, ask all to leave at a stop, say how many there are."""
         self._revocations.on_revoked(sessions.revoked)
