@@ -117,16 +117,6 @@ class PresenceLeft(Payload):
     timestamp: Milliseconds
 
 
-class PresenceLeft(Payload):
-    """A user has left a room, on every edge and for good, on `presence.left.<room>.<user>`: for backends."""
-
-    id: Id
-    room: Id
-    user_id: Id
-    username: Annotated[str, Field(max_length=128)]
-    timestamp: Milliseconds
-
-
 class Revocation(Payload):
     """Sessions that must end, on `auth.revoked.<user>`: one (`session`) or all begun before `before`."""
 

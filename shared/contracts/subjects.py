@@ -22,7 +22,6 @@ DEADLETTER = "DEADLETTER"
 COUNTERS = "COUNTERS"
 CANARY = "CANARY"
 LEFT = "LEFT"
-LEFT = "LEFT"
 
 # Buckets of keys.
 LEASES = "leases"
@@ -39,8 +38,6 @@ FEED_STATUS = "status.price_feed.*"
 ALL_REVOKED = "live.auth.revoked.*"
 STORED_REVOKED = "auth.revoked.*"
 ALL_TYPING = "eph.chat.room.*.typing"
-ALL_PRESENCE_GONE = "presence.gone.>"
-ALL_PRESENCE_LEFT = "presence.left.>"
 ALL_PRESENCE_GONE = "presence.gone.>"
 ALL_PRESENCE_LEFT = "presence.left.>"
 
@@ -63,21 +60,6 @@ def chat_message(room: str) -> str:
 def typing(room: str) -> str:
     """Typing notices of one room; at most once, never stored."""
     return f"eph.chat.room.{require_id(room, 'room')}.typing"
-
-
-def presence_gone(room: str, user: str) -> str:
-    """Where an edge says that a user has left a room (stream LEFT); what is said twice is stored once."""
-    return f"presence.gone.{require_id(room, 'room')}.{require_id(user, 'user')}"
-
-
-def presence_left(room: str, user: str) -> str:
-    """Where the server repeats what LEFT has stored, for backends."""
-    return f"presence.left.{require_id(room, 'room')}.{require_id(user, 'user')}"
-
-
-def rosters_of(edge: str) -> str:
-    """Pattern of all rosters that one edge keeps."""
-    return f"{KEYS}{PRESENCE}.*.{require_id(edge, 'edge')}"
 
 
 def presence_gone(room: str, user: str) -> str:
