@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -89,6 +90,30 @@ async def test_frames_sent_right_behind_the_handshake_are_handled_in_order(edges
     places = [got.index(b'"early %d"' % number) for number in range(20)]
     assert places == sorted(places)
     writer.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_ping_that_comes_with_the_handshake_is_answered(edges: Edges, engine: str) -> None:
+    edge = await edges.chat(edge_engine=engine)
+    reader, writer = await dial(edge)
+    ping = Frame(Opcode.PING, b"early").serialize(mask=True)
+    writer.write(handshake(edge, new_id("room-"), edge.headers(new_id("u"))) + ping)
+
+    await read_until(reader, Frame(Opcode.PONG, b"early").serialize(mask=False))
+    writer.close()
+
+
+async def test_the_answer_to_the_handshake_and_the_first_frames_are_one_segment(edges: Edges) -> None:
+    edge, room = await edges.chat(), new_id("room-")
+    async with chat_client(edge, new_id("u"), rooms=[room]):  # the room is open here: nobody has to wait for it
+        reader, writer = await dial(edge)
+        writer.write(handshake(edge, room, edge.headers(new_id("u"))))
+        await read_until(reader, b'"connected"')
+        info = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+        (data_segments_in,) = struct.unpack_from("I", info, 152)  # tcpi_data_segs_in of linux/tcp.h
+
+        assert data_segments_in == 1
+        writer.close()
 
 
 async def test_nothing_of_a_connection_stays_with_the_server(edges: Edges) -> None:

@@ -92,7 +92,8 @@ class PooledWriter(ABC):
 
     def release(self) -> None:
         """Write what is held; harmless when nothing is."""
-        if self.fd >= 0:
+        if self.congestion is not None:
+            self.congestion.tail += b"".join(map(self.encode, self.congestion.backlog.take()))
             self.writable_again()
 
     def writable_again(self) -> None:
