@@ -119,6 +119,7 @@ class PriceBoard:
     async def _load(self) -> None:
         """Take what is stored where it is newer than what is known: at the start, and after a lost link."""
         self.groups.tell(self._book.load(await self._broker.read_last(subjects.PRICES, [subjects.ALL_PRICES])))
+        self._heard_number = self._book.number  # what is stored is no sign of life
 
     def _reconnected(self) -> None:
         self._tasks.spawn(self._try_load(), "prices-load")

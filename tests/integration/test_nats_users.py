@@ -106,6 +106,7 @@ async def as_notifications(broker: Broker) -> None:
         subjects.ALL_REVOKED,
         subjects.ALL_PRICES,
         subjects.ALL_STATUS,
+        subjects.FEED_STATUS,
         subjects.bucket_changes(subjects.WATCHLISTS),
     ):
         await broker.subscribe(pattern, ignore)

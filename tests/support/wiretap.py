@@ -43,11 +43,15 @@ class Wiretap:
         self._flows = asyncio.Event()
         self._flows.set()
 
-    def cut(self) -> None:
-        """Break every connection."""
-        for writer in self._writers:
+    def refuse(self) -> None:
+        """Let nobody in any more."""
+        self._server.close()
+
+    def cut(self, *, but_first: int = 0) -> None:
+        """Break every connection, but for those that came first; each is two writers."""
+        for writer in self._writers[2 * but_first :]:
             writer.transport.abort()
-        self._writers.clear()
+        del self._writers[2 * but_first :]
         for flows in self._stalled:
             flows.set()
 
