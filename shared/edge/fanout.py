@@ -8,15 +8,33 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Hashable
-from itertools import islice
-from typing import Final
 
 from shared.edge.event import Event
 from shared.edge.listener import Listener
 
 SLICE = 256
 MAX_QUEUED_EVENTS = 1_000
-MISSING: Final = object()
+
+
+class _Queued:
+    """An event on its way to many: who listened when it came, how many have been reached, and who has left since."""
+
+    __slots__ = ("event", "left", "listeners", "reached")
+
+    def __init__(self, event: Event, listeners: Collection[Listener]) -> None:
+        self.event, self.listeners = event, list(listeners)
+        self.reached = 0
+        self.left: set[Listener] = set()
+
+    def reach_more(self) -> bool:
+        """Hand the event to the next slice; say whether that was the last."""
+        begin, left, event = self.reached, self.left, self.event
+        self.reached += SLICE
+        for listener in self.listeners[begin : self.reached]:
+            # Looked up each time: one may leave while this very slice is worked off.
+            if listener not in left:
+                listener.deliver(event)
+        return self.reached >= len(self.listeners)
 
 
 class FanOut:
@@ -28,7 +46,7 @@ class FanOut:
     """
 
     def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[tuple[Event, dict[Listener, object]]]] = {}
+        self._queues: dict[Hashable, deque[_Queued]] = {}
 
     def send(self, lane: Hashable, event: Event, listeners: Collection[Listener]) -> None:
         """Hand `event` to `listeners`, after all that its lane has been given before."""
@@ -40,14 +58,14 @@ class FanOut:
         if queue is None:
             queue = self._queues[lane] = deque()
             asyncio.get_running_loop().call_soon(self._step, lane)
-        queue.append((event, dict[Listener, object].fromkeys(listeners)))
+        queue.append(_Queued(event, listeners))
         while len(queue) > MAX_QUEUED_EVENTS:
             self._work(queue)
 
     def forget(self, lane: Hashable, listener: Listener) -> None:
         """Hand nothing more of what is queued to a listener that has left: if it comes back, a replay gives it that."""
-        for _event, listeners in self._queues.get(lane, ()):
-            listeners.pop(listener, None)
+        for queued in self._queues.get(lane, ()):
+            queued.left.add(listener)
 
     def finish(self, lane: Hashable) -> None:
         """Hand over all that is queued, now."""
@@ -65,12 +83,7 @@ class FanOut:
             del self._queues[lane]
 
     @staticmethod
-    def _work(queue: deque[tuple[Event, dict[Listener, object]]]) -> None:
+    def _work(queue: deque[_Queued]) -> None:
         """Hand the oldest event to the next slice of its listeners."""
-        event, listeners = queue[0]
-        for listener in list(islice(listeners, SLICE)):
-            # One that left while this slice was worked off is not there any more.
-            if listeners.pop(listener, MISSING) is not MISSING:
-                listener.deliver(event)
-        if not listeners:
+        if queue[0].reach_more():
             queue.popleft()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
 
 from shared.edge.event import Event, Overflow
@@ -59,10 +60,17 @@ class PooledWriter(ABC):
         """Write an event, keep it or drop it by its class of back-pressure; never block, never raise."""
         if self.closing or self.fd < 0:
             return
-        if self.congestion is None:
-            self._send(self.encode(event), event)
-        else:
+        if self.congestion is not None:
             self._keep(event)
+            return
+        data = self.encode(event)
+        try:
+            sent = os.write(self.fd, data)  # not by way of `_send`: five thousand calls of a broadcast are this one
+        except OSError:
+            self._send(data, event)  # full, or the peer is gone: it finds out which
+            return
+        if sent != len(data):
+            self._wait(data[sent:], None)
 
     async def writable(self) -> None:
         """Return when most of what was delivered has been taken."""
@@ -145,16 +153,18 @@ class PooledWriter(ABC):
 
     def _send(self, data: bytes, event: Event | None) -> None:
         sent = write(self.fd, data)
-        if sent == len(data):
-            return
         if sent < 0:
             self.pool.discard_soon(self)
-            return
+        elif sent != len(data):
+            self._wait(data[sent:], event if sent == 0 else None)
+
+    def _wait(self, rest: bytes, untouched: Event | None) -> None:
+        """Keep what the socket did not take; an event of which it took nothing waits by its class."""
         self.congestion = Congestion(self.limits)
-        if sent == 0 and event is not None and event.overflow is not Overflow.LOSSLESS:
-            self.congestion.backlog.put(event)
+        if untouched is not None and untouched.overflow is not Overflow.LOSSLESS:
+            self.congestion.backlog.put(untouched)
         else:
-            self.congestion.tail = data[sent:]
+            self.congestion.tail = rest
         self._watch()
 
     def _keep(self, event: Event) -> None:
