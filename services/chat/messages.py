@@ -56,7 +56,8 @@ class Messages:
 
     def __init__(self, broker: Broker, hub: Hub, metrics: Metrics) -> None:
         self._broker, self._hub = broker, hub
-        self._stored = metrics.counter("chat_messages_stored", "Messages stored", ["duplicate"])
+        stored = metrics.counter("chat_messages_stored", "Messages stored", ["duplicate"])
+        self._stored = {True: stored.labels("yes"), False: stored.labels("no")}
 
     async def send(self, sender: Principal, room: str, content: str, client_id: str | None) -> Sent:
         """Store a message; it reaches every edge, this one too, through the broker alone.
@@ -77,7 +78,7 @@ class Messages:
         stored = await self._broker.append(
             subjects.chat_message(room), message.to_json(), msg_id=message.id, headers=trace_headers()
         )
-        self._stored.labels("yes" if stored.duplicate else "no").inc()
+        self._stored[stored.duplicate].inc()
         position = Position(await self._hub.epoch(subjects.CHAT), stored.seq)
         return Sent(message.id, room, position, stored.duplicate, client_id)
 

@@ -112,15 +112,15 @@ class Member(Payload):
     user_id: Id | None = None
 
 
-def chat_parts(request: Request) -> ChatParts:
-    """Return what this service stands on."""
+async def chat_parts(request: Request) -> ChatParts:
+    """Return what this service stands on; a coroutine, since FastAPI runs a plain function in a thread."""
     parts: ChatParts = request.state.chat
     return parts
 
 
 async def chatting(request: Request) -> Principal:
     """Return who asks, if they may chat."""
-    principal = await chat_parts(request).authenticator.request(request.scope)
+    principal = await (await chat_parts(request)).authenticator.request(request.scope)
     principal.require(claims.Scope.CHAT)
     return principal
 

@@ -27,6 +27,9 @@ from shared.edge.timers import Timer
 from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 from shared.limits import TokenBucket
 
+LIMITED_APART = (protocol.Store, protocol.ShowTyping)
+"""Actions with limits of their own."""
+
 
 class ChatSession:
     """From `connected` to the close. It listens to its rooms' topics itself, so that it can be told apart there.
@@ -82,7 +85,7 @@ class ChatSession:
         given_id = None
         try:
             action, given_id = self._protocol.receive(raw)
-            if not isinstance(action, protocol.Store | protocol.ShowTyping):  # these have limits of their own
+            if not isinstance(action, LIMITED_APART):
                 self._require_command()
             await self._perform(action, given_id)
         except RateLimited as error:

@@ -81,12 +81,14 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     Raises:
         BadInput: a name is not one.
     """
-    lines = ["NATS/1.0\r\n"]
+    lines = ["NATS/1.0"]
     for name, value in headers.items():
         if not _NAME.fullmatch(name):
             raise BadInput(f"header name {name!r}")
-        lines.append(f"{name}: {value.strip().translate(_LINE_BREAKS)}\r\n")
-    return "".join((*lines, "\r\n")).encode()
+        if "\r" in value or "\n" in value:
+            value = value.translate(_LINE_BREAKS)  # noqa: PLW2901  # the same value, made harmless
+        lines.append(f"{name}: {value.strip()}")
+    return "\r\n".join((*lines, "\r\n")).encode()
 
 
 def parse_headers(raw: bytes) -> dict[str, str]:

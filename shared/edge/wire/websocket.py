@@ -51,8 +51,8 @@ class SocketContext:
 class PooledWebSocket(PooledWriter):
     """One client. Idle, it is this object and nothing else.
 
-    Frames are handled one by one by a task that lives only while there are some; meanwhile nothing more is read, so a
-    client that floods waits for itself.
+    Frames are handled one by one by a task that lives only while there are some. When another comes meanwhile, nothing
+    more is read, so a client that floods waits for itself.
     """
 
     __slots__ = ("_broken", "_context", "_heard", "_inbound", "_partial", "_pings", "session")
@@ -166,10 +166,11 @@ class PooledWebSocket(PooledWriter):
             return
         if self._inbound is None:
             self._inbound = deque((payload,))
-            self.pause()
             self._context.tasks.spawn(self._work(None), "socket-frames")
         else:
             self._inbound.append(payload)
+            if self.reading:
+                self.pause()
 
     async def _work(self, first: Coroutine[Any, Any, None] | None) -> None:
         try:
@@ -186,7 +187,7 @@ class PooledWebSocket(PooledWriter):
         self._rest()
         if self._partial is not None and self._partial.closed:
             self.pool.discard(self)
-        elif self.fd >= 0:
+        elif self.fd >= 0 and not self.reading:
             self.resume()
 
     def _end_writing(self) -> None:
