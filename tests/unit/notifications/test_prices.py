@@ -129,6 +129,35 @@ async def test_five_thousand_symbols_are_followed_and_snapped(feed: Feed) -> Non
     assert len(feed.board.listing()) == 5_000
 
 
+async def test_what_ticks_while_a_large_audience_is_being_served_goes_out_next(feed: Feed) -> None:
+    crowd = [feed.screen("A")[0] for _ in range(2 * SLICE)]
+    await feed.tick("A", 5)
+    feed.pass_time(2 * TICK_S)  # the first slice
+    feed.board._book.receive(b"prices.A", to_json({"symbol": "A", "price": 6, "timestamp": now_ms()}))
+    feed.pass_time(2 * TICK_S)  # told, and still sending
+    await settle()
+    feed.pass_time(1)
+    await settle()
+
+    assert {tuple(data["price"] for data in screen.data()) for screen in crowd} == {(5, 6)}
+
+
+async def test_an_audience_that_leaves_before_its_turn_leaves_nothing_behind(feed: Feed) -> None:
+    _, first = feed.screen(*(f"S{number}" for number in range(SLICE)))
+    _, second = feed.screen("S0", "S1")
+    for number in range(SLICE):
+        await feed.broker.publish(
+            f"prices.S{number}", to_json({"symbol": f"S{number}", "price": 1, "timestamp": now_ms()})
+        )
+    await settle()
+    feed.pass_time(TICK_S)
+    second.close()
+    first.close()
+    await settle()
+
+    assert (len(feed.board.groups), feed.board.groups._waiting) == (0, {})
+
+
 # -- watching ---------------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +411,21 @@ async def test_prices_that_do_not_move_are_not_stale_while_the_feed_lives(feed: 
         await feed.beat("up")
 
     assert not feed.board.stale
+
+
+async def test_what_is_stored_is_no_sign_of_life(feed: Feed) -> None:
+    screen, _ = feed.screen("A")
+    await feed.tick("A", 1)
+    feed.pass_time(STALE_AFTER_S + 0.5)
+    prices = feed.server.stream_of("prices.A")
+    assert prices is not None
+    feed.server.store(prices, "prices.A", to_json({"symbol": "A", "price": 2, "timestamp": now_ms() + 1}), {})
+    feed.board._book._by_symbol["A"].unread.clear()  # it was stored while the link was down
+    feed.server.start()
+    await settle()
+    feed.pass_time(1)
+
+    assert (screen.latest("A")["price"], screen.latest("A")["stale"]) == (2, True)
 
 
 @pytest.mark.parametrize("status", ["standby", "nonsense"])
