@@ -194,3 +194,14 @@ def test_a_full_ring_lets_the_oldest_go_and_says_that_it_does_not_reach_them() -
 
 def seqs_of(events: list[Event] | None) -> list[int] | None:
     return None if events is None else [event.seq for event in events]
+
+
+def test_what_waits_is_not_lost_with_the_page_that_the_stream_has_dropped_it_from() -> None:
+    """A busy subject may be trimmed by its limit before the gap before it is filled."""
+    messages = stored([1, 2, 3, 4])
+    topic = new_topic()
+    topic.receive(messages[1])
+    topic.filling = True
+    ready = topic.fill(Page([messages[3]], more=False))
+
+    assert [message.seq for message in ready] == [2, 4]

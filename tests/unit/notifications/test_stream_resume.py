@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from shared.broker.memory import MemoryBroker, MemoryServer
-from shared.broker.port import Message
+from shared.broker.port import Message, Page
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.ids import new_id
@@ -371,6 +372,33 @@ async def test_what_was_lost_and_purged_holds_nobody_up(server: MemoryServer, ed
     await settle()
 
     assert client.got == [3]
+
+
+async def test_what_was_read_of_a_streams_earlier_life_is_not_delivered_in_this_one(
+    server: MemoryServer, edges: tuple[Edge, Edge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = edges
+    client, held = Client(), asyncio.Event()
+    a.line.join(client, [SUBJECT])
+    read_after = MemoryBroker.read_after
+
+    async def slow(broker: MemoryBroker, *args: Any, **more: Any) -> Page:
+        page = await read_after(broker, *args, **more)
+        await held.wait()
+        return page
+
+    monkeypatch.setattr(MemoryBroker, "read_after", slow)
+    server.stream(subjects.NOTIFY).republish = False
+    await store(server, 5)
+    comparing = asyncio.ensure_future(a.line._reconcile(True))
+    await comparing  # the fill has begun, and its answer is on its way
+    server.recreate(subjects.NOTIFY)
+    await a.line._reconcile(True)
+    held.set()
+    await settle()
+    seqs = await store(server, 2)
+
+    assert client.got == seqs == [1, 2]
 
 
 async def test_a_user_is_not_told_before_a_broadcast_that_came_first(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
 from services.notifications.watchlists import NO_WATCHLIST, Watchlist, Watchlists
 from shared.broker.memory import MemoryBroker, MemoryServer
+from shared.broker.port import Message
 from shared.contracts import subjects
-from shared.errors import BadInput
+from shared.errors import BadInput, Unavailable
 from tests.support.price_board import settle
 
 
@@ -51,6 +52,71 @@ async def test_concurrent_changes_at_two_edges_lose_nothing() -> None:
         expected = (wanted - {"S0"}) | {"S9"}
         assert (await a.lists.get("u")).symbols == expected
         assert a.newest == b.newest == await a.lists.get("u")
+
+
+async def test_those_who_come_together_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, reads, told = MemoryServer(), [], {}
+    read_last = MemoryBroker.read_last
+
+    async def counted(broker: MemoryBroker, stream: str, keys: Sequence[str]) -> list[Message]:
+        reads.append(len(keys))
+        return await read_last(broker, stream, keys)
+
+    monkeypatch.setattr(MemoryBroker, "read_last", counted)
+    lists = Watchlists(MemoryBroker(server), on_change=told.__setitem__, users=list, max_symbols=9)
+    for number in range(20):
+        await lists.change(f"u{number}", add=[f"S{number}"])
+    told.clear()
+    for number in range(20):
+        lists.follow(f"u{number}")
+    async with asyncio.timeout(5):
+        while len(told) < 20:
+            await asyncio.sleep(0)
+    await lists.close()
+
+    assert reads == [20]
+    assert told["u7"].symbols == {"S7"}
+
+
+async def test_who_comes_right_after_a_change_has_it_although_a_replica_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = MemoryServer()
+    async with running(server) as edge, running(server) as other:
+        await other.lists.change("u", add=["A"])
+        await settle()
+        edge.told.clear()
+
+        async def stale(_broker: MemoryBroker, _stream: str, _keys: Sequence[str]) -> list[Message]:
+            return []
+
+        monkeypatch.setattr(MemoryBroker, "read_last", stale)
+        edge.lists.follow("u")
+
+        assert edge.newest.symbols == {"A"}
+
+
+async def test_one_whose_watchlist_could_not_be_read_is_read_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, read_last = MemoryServer(), MemoryBroker.read_last
+    refused = iter([Unavailable()])
+    async with running(server) as edge, running(server) as other:
+        await other.lists.change("u", add=["A"])
+        await settle()
+        edge.lists._lately_changed.clear()
+        edge.told.clear()
+
+        async def refused_once(broker: MemoryBroker, stream: str, keys: Sequence[str]) -> list[Message]:
+            for error in refused:
+                raise error
+            return await read_last(broker, stream, keys)
+
+        monkeypatch.setattr(MemoryBroker, "read_last", refused_once)
+        edge.lists.follow("u")
+        async with asyncio.timeout(5):
+            while not edge.told:
+                await asyncio.sleep(0)
+
+        assert edge.newest.symbols == {"A"}
 
 
 async def test_a_change_is_told_at_every_edge_with_its_revision() -> None:
