@@ -79,7 +79,6 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         await part.start()
     await typing.start()
     edge.listen(hub, metrics)
-    edge.on_drain(presence.expect_moves)
     edge.hold(sessions)
     limits = OverflowLimits(lossless_bytes=settings.backlog_bytes)
     frame_limits = frames.Limits(max_message_bytes=MAX_FRAME_BYTES)

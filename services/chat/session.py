@@ -131,9 +131,13 @@ class ChatSession:
         self._connection.close(refusal_code(error), error.message[:100])
 
     def ask_to_leave(self, after_ms: int) -> None:
-        """Tell the client to come back elsewhere, and close; its rooms' cursors are in what it received."""
-        self._connection.deliver(make_event("reconnect", {"afterMs": after_ms}))
-        self._connection.close(CloseCode.RESTART, "this edge is stopping")
+        """Tell the client to come back elsewhere, with where it stands in each room, and close."""
+        rooms = [{"room": room, "cursor": self._cursor(room)} for room in self.rooms]
+        for room in self.rooms:
+            self._depart(room, moving=True)
+        cursor = rooms[0]["cursor"] if rooms else None
+        self._connection.deliver(make_event("reconnect", {"afterMs": after_ms, "cursor": cursor, "rooms": rooms}))
+        self._connection.close(CloseCode.RESTART, "come back at another edge")
 
     def evict(self, room: str) -> None:
         """Take the client out of a room that does not admit it any more."""
@@ -277,11 +281,16 @@ class ChatSession:
         else:
             self.deliver(make_event("gap", {"room": room, "from": gap.start, "to": gap.end, "reason": gap.reason}))
 
-    def _depart(self, room: str) -> None:
+    def _cursor(self, room: str) -> str | None:
+        """Return where the client stands in a room; None while it is replayed to: what it received says it."""
+        reached = self._parts.hub.reached(subjects.chat_message(room), self)
+        return str(reached) if reached is not None else None
+
+    def _depart(self, room: str, *, moving: bool = False) -> None:
         if room in self.rooms:
             self.rooms = tuple(other for other in self.rooms if other != room)
             self._parts.hub.detach(subjects.chat_message(room), self)
-            self._parts.presence.leave(room, self.user_id)
+            self._parts.presence.leave(room, self.user_id, moving=moving)
 
     # -- time and limits ----------------------------------------------------------------------------------------------
 

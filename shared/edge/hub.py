@@ -155,6 +155,14 @@ class Hub:
         if not interest.topic.listeners:
             interest.topic.idle_since_s = self._clock()
 
+    def reached(self, subject: str, listener: Listener) -> Position | None:
+        """Return up to where `listener` has been handed all of `subject`; None while it does not listen (yet)."""
+        interest = self._interests.get(subject)
+        if interest is None or listener not in interest.topic.listeners:
+            return None
+        self._fan_out.finish(interest.topic)
+        return interest.topic.position
+
     def listeners(self, subject: str) -> Sequence[Listener]:
         """Return who listens to `subject` here."""
         interest = self._interests.get(subject)

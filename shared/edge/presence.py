@@ -66,7 +66,6 @@ class Presence:
         self._online: dict[str, dict[str, str]] = {}
         self._leases: set[str] = {edge}
         self._gone: dict[str, dict[str, str]] = {}
-        self._grace_s = GRACE_S
         self._renewed_at_s = 0.0
         self._dirty: set[str] = set()
         self._flush = asyncio.Event()
@@ -103,10 +102,6 @@ class Presence:
         except FanfareError as error:
             self._log.warning("lease_not_given_up", reason=str(error))
 
-    async def expect_moves(self) -> None:
-        """Give whoever leaves from now on the time to come to another edge: this one asks them to."""
-        self._grace_s = MOVING_GRACE_S
-
     # -- what sessions ask --------------------------------------------------------------------------------------------
 
     async def join(self, room: str, user: str, name: str) -> list[str]:
@@ -129,9 +124,13 @@ class Presence:
             insort(members, user)
         return members
 
-    def leave(self, room: str, user: str) -> None:
-        """End a connection of `user` in `room`; the room hears of it after the grace time, unless they are back."""
-        self._wheel.after(self._grace_s, lambda: self._left(room, user))
+    def leave(self, room: str, user: str, *, moving: bool = False) -> None:
+        """End a connection of `user` in `room`; the room hears of it after the grace time, unless they are back.
+
+        Args:
+            moving: they were asked to come back at another edge, and get more time to.
+        """
+        self._wheel.after(MOVING_GRACE_S if moving else GRACE_S, lambda: self._left(room, user))
 
     async def members(self, room: str) -> dict[str, str]:
         """Return who is online in `room`, with their names, whether or not this edge has users there."""

@@ -1,9 +1,7 @@
-"""The sessions of this edge: caps on how many, and the ways they all end: revoked, drained."""
+"""The sessions of this edge: caps on how many, and the end of those that are revoked."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,9 +11,6 @@ from shared.auth.revocations import revokes
 from shared.contracts.events import Revocation
 from shared.errors import FanfareError, RateLimited, SessionRevoked
 from shared.telemetry.metrics import Metrics
-
-DRAIN_STEP_S = 0.1
-RECONNECT_SPREAD_MS = 2_000
 
 
 class Session(Protocol):
@@ -106,19 +101,6 @@ class Sessions:
         for session in self.of_user(revocation.user_id):
             if revokes(revocation, session.principal):
                 session.end(SessionRevoked(revocation.reason or "the session has been revoked"))
-
-    async def drain(self, over_s: float) -> None:
-        """Ask all to leave, evenly over `over_s`, each to come back at a moment of its own: no storm."""
-        self.draining, leaving = True, list(self)
-        random.shuffle(leaving)
-        steps = max(1, int(over_s / DRAIN_STEP_S))
-        for step in range(steps):
-            for session in leaving[step::steps]:
-                session.ask_to_leave(random.randrange(RECONNECT_SPREAD_MS))
-            if over_s and len(leaving) > step + 1:
-                await asyncio.sleep(DRAIN_STEP_S)
-        # What was just queued still has to be written.
-        await asyncio.sleep(DRAIN_STEP_S)
 
     def _of(self, user: str) -> tuple[Session, ...]:
         found = self._by_user.get(user, ())

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from shared.contracts.wire_errors import HTTP_STATUS, problem, problem_headers
 from shared.errors import BadInput, FanfareError
+from shared.runtime.admin import admin_router
 from shared.runtime.health import health_router
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.middleware import BodyLimit, RequestLog
@@ -80,6 +81,8 @@ def build_app(
     for path, endpoint in (streams or {}).items():
         answered = ServerErrorMiddleware(ExceptionMiddleware(endpoint, _HANDLERS), _unforeseen)
         app.streams[path] = RequestLog(answered, service=name, metrics=metrics)
+    if settings.admin_port:
+        app.include_router(admin_router(lifecycle, settings.admin_port))
     for router in (*routers, health_router(lifecycle, metrics)):
         app.include_router(router)
     for kind, handler in _HANDLERS.items():

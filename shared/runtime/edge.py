@@ -19,11 +19,12 @@ from shared.edge.canary import Canary
 from shared.edge.deadletters import DeadLetters
 from shared.edge.hub import Hub
 from shared.edge.line_hub import LineHub
+from shared.edge.moving import Mover
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
 from shared.edge.wire.pool import Pool
 from shared.runtime.lag import LoopLag
-from shared.runtime.lifecycle import Hook, Lifecycle
+from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.runtime.status import publish_status
 from shared.tasks import TaskKeeper
@@ -64,14 +65,12 @@ class Edge:
         self._lifecycle.add_check(f"{self._name}.canary", canary.ready)
         self.tasks.spawn(canary.run(), "canary")
 
-    def on_drain(self, hook: Hook) -> None:
-        """Run `hook` as a stop begins, before what was given later."""
-        self._lifecycle.on_drain(hook)
-
     def hold(self, sessions: Sessions) -> None:
         """Look after a service's sessions: end the revoked ones, ask all to leave at a stop, say how many there are."""
         self._revocations.on_revoked(sessions.revoked)
-        self._lifecycle.on_drain(lambda: sessions.drain(self._settings.drain_s))
+        mover = Mover(sessions, self.tasks)
+        self._lifecycle.on_drain(lambda: mover.drain(self._settings.drain_s))
+        self._lifecycle.shedder = mover
         status = publish_status(
             self.broker, self._name, self._settings.instance, self._lifecycle, lambda: {"sessions": len(sessions)}
         )

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from shared.errors import FanfareError, Unavailable
 from shared.telemetry.logs import get_logger
 
 Check = Callable[[], Awaitable[None]]
 Hook = Callable[[], Awaitable[None]]
+
+
+class Shedder(Protocol):
+    """Whoever can send some of this process's clients elsewhere."""
+
+    def __len__(self) -> int:
+        """How many clients there are."""
+
+    def shed(self, count: int, *, per_s: float) -> None:
+        """Begin to ask `count` of them to leave, `per_s` in a second. Raises Conflict while that is going on."""
+
+
 CHECK_TIMEOUT_S = 2.0
 
 
@@ -19,11 +32,13 @@ class Lifecycle:
     Attributes:
         draining: a stop has begun: readiness is false, connections are being asked to leave.
         failure: why the process must end, once it must.
+        shedder: what an operator sheds clients by; None where there are none.
     """
 
     def __init__(self) -> None:
         self.draining = False
         self.failure: str | None = None
+        self.shedder: Shedder | None = None
         self._checks: dict[str, Check] = {}
         self._hooks: list[Hook] = []
         self._log = get_logger()

@@ -24,6 +24,7 @@ except ImportError:  # Windows has no such limits
 
 from shared.edge.wire.guards import GuardedHttpProtocol, GuardedWebSocketProtocol
 from shared.edge.wire.http_protocol import HandOverHttpProtocol
+from shared.runtime.admin import ADMIN_HOST
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
 from shared.telemetry.logs import configure_logs
@@ -154,7 +155,10 @@ def run(name: str, app: Any, settings: ServiceSettings, lifecycle: Lifecycle) ->
     """Serve until told to stop; ends the process with status 1 if it failed, 0 after a clean stop."""
     observe(name, settings)
     server = make_server(app, settings, lifecycle, on_listening=settle)
-    run_loop(server.serve(sockets=[listen(settings)]))
+    sockets = [listen(settings)]
+    if settings.admin_port:
+        sockets.append(listen(settings.model_copy(update={"host": ADMIN_HOST, "port": settings.admin_port})))
+    run_loop(server.serve(sockets=sockets))
     if lifecycle.failure or not server.started:
         raise SystemExit(1)
 

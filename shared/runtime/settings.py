@@ -30,6 +30,7 @@ class ServiceSettings(BaseSettings):
         env: FANFARE_ENV. `production` refuses what is only fit for a developer's machine.
         limits: FANFARE_LIMITS. `off` lifts caps and rate limits for benchmarks; development only.
         host, port: where to listen; port 0 lets the system choose.
+        admin_port: where an operator of this machine may shed clients; 127.0.0.1 only, 0 for nowhere.
         nats_url: NATS servers, comma separated, each with user and password where needed.
         allowed_origins: pages of other origins that may connect with a cookie, e.g. `https://app.example.com`.
         trusted_proxies: addresses or networks whose X-Forwarded-For and -Proto are believed; never `*`.
@@ -52,13 +53,14 @@ class ServiceSettings(BaseSettings):
     limits: Literal["on", "off"] = Field("on", validation_alias=AliasChoices("FANFARE_LIMITS"))
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
+    admin_port: int = Field(0, ge=0, le=65535)
     nats_url: str = "nats://127.0.0.1:4222"
     allowed_origins: CommaSeparated = []
     trusted_proxies: CommaSeparated = []
     auth_jwks_url: str = "http://127.0.0.1:8081/.well-known/jwks.json"
     auth_issuer: str = "fanfare"
     auth_audience: str = "fanfare"
-    drain_s: float = Field(5.0, ge=0, le=600)
+    drain_s: float = Field(15.0, ge=0, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "pretty"] = "json"
     edge_engine: Literal["epoll", "asgi"] = "epoll" if hasattr(select, "epoll") else "asgi"

@@ -26,6 +26,7 @@ from shared.edge.commands import Commands
 from shared.edge.event import Batch, Event
 from shared.edge.line import MAX_RING_MESSAGES
 from shared.edge.line_hub import LineHub
+from shared.edge.moving import Mover
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.errors import SessionRevoked
 from shared.tasks import TaskKeeper
@@ -138,7 +139,7 @@ async def test_one_that_is_revoked_while_its_head_is_sent_gets_that_word_only(ed
 async def test_one_that_comes_while_the_edge_drains_is_sent_elsewhere_with_the_cursor_it_brought(
     edge: Edge, presented: str | None
 ) -> None:
-    await edge.sessions.drain(0)
+    await Mover(edge.sessions, TaskKeeper()).drain(0)
     wanted = replace(WANTED, place=Position.parse(presented) if presented else None)
     session, out = StreamSession(edge.parts, USER, wanted, "10.0.0.1"), Out()
     session.register()

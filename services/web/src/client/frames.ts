@@ -69,8 +69,11 @@ export interface Resync {
   reason: string;
 }
 
+/** Come back after `afterMs`. The client resumes from what it received; the cursors say the same to those that keep none. */
 export interface ReconnectNotice {
   afterMs: number;
+  cursor?: string | null;
+  rooms?: { room: string; cursor: string | null }[];
 }
 
 export interface Presence {
