@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from services.chat.content import clean
 from shared.auth.principal import Principal
-from shared.broker.port import Broker, Message
+from shared.broker.port import Appended, Broker, Message
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
@@ -58,6 +58,7 @@ class Messages:
         self._broker, self._hub = broker, hub
         stored = metrics.counter("chat_messages_stored", "Messages stored", ["duplicate"])
         self._stored = {True: stored.labels("yes"), False: stored.labels("no")}
+        self._newest_seq = 0
 
     async def send(self, sender: Principal, room: str, content: str, client_id: str | None) -> Sent:
         """Store a message; it reaches every edge, this one too, through the broker alone.
@@ -79,8 +80,19 @@ class Messages:
             subjects.chat_message(room), message.to_json(), msg_id=message.id, headers=trace_headers()
         )
         self._stored[stored.duplicate].inc()
-        position = Position(await self._hub.epoch(subjects.CHAT), stored.seq)
-        return Sent(message.id, room, position, stored.duplicate, client_id)
+        return Sent(message.id, room, await self._position(stored), stored.duplicate, client_id)
+
+    async def _position(self, stored: Appended) -> Position:
+        """Return where a message was stored.
+
+        A number below one of before may be of a stream that was made anew, which the hub has not noticed yet: with the
+        old epoch it would name another message.
+        """
+        if stored.seq < self._newest_seq and not stored.duplicate:
+            await self._hub.renew_epoch(subjects.CHAT)
+            self._newest_seq = 0
+        self._newest_seq = max(self._newest_seq, stored.seq)
+        return Position(await self._hub.epoch(subjects.CHAT), stored.seq)
 
     async def history(self, room: str, *, before: int | None, after: int | None, limit: int) -> dict[str, Any]:
         """Return a page of a room's messages, oldest first: after a sequence, or the last ones before one.

@@ -125,8 +125,12 @@ class Hub:
     async def epoch(self, stream: str) -> str:
         """Return the epoch of `stream`, as last seen: reconciling renews it."""
         if stream not in self._epochs:
-            self._epochs[stream] = (await self._broker.state(stream)).epoch
+            await self.renew_epoch(stream)
         return self._epochs[stream]
+
+    async def renew_epoch(self, stream: str) -> None:
+        """Ask for the epoch of `stream` now: something has been seen that one life of it cannot explain."""
+        self._epochs[stream] = (await self._broker.state(stream)).epoch
 
     async def attach(self, stream: str, subject: str, listener: Listener, after: Position) -> Gap | None:
         """Deliver what came after `after`, then everything that comes.
