@@ -57,6 +57,7 @@ class Rooms:
     def __init__(self, broker: Broker, *, on_private: OnPrivate, clock: Clock = monotonic_s) -> None:
         self._broker, self._on_private, self._clock = broker, on_private, clock
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
+        self._reading: dict[str, asyncio.Task[RoomRecord | None]] = {}
         self._tasks = TaskKeeper()
 
     async def start(self) -> None:
@@ -141,6 +142,12 @@ class Rooms:
         cached = self._cache.get(room)
         if cached is not None and self._clock() - cached.read_at_s < CACHE_S:
             return cached.record
+        if (reading := self._reading.get(room)) is None:  # one read for all who come to a room at once
+            reading = self._reading[room] = self._tasks.spawn(self._read(room), f"room {room}")
+            reading.add_done_callback(lambda _done: self._reading.pop(room, None))
+        return await asyncio.shield(reading)
+
+    async def _read(self, room: str) -> RoomRecord | None:
         entry = await self._broker.get(subjects.ROOMS, room)
         record = _record(entry.value) if entry else None
         self._apply(room, record)

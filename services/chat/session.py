@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -248,7 +249,7 @@ class ChatSession:
         await self._parts.rooms.admit(self.principal, room)
         again = room in self.rooms
         if not again:
-            self.rooms = (*self.rooms, room)
+            self.rooms = (*self.rooms, room) if self.rooms else _alone(room)
         try:
             members = await self._present(room, again=again)
             here = await self._parts.hub.position(subjects.CHAT, subjects.chat_message(room))
@@ -340,6 +341,12 @@ class ChatSession:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+@lru_cache(maxsize=4096)
+def _alone(room: str) -> tuple[str]:
+    """Return one tuple, and one text, for all who follow this room alone."""
+    return (room,)
 
 
 def _frame(type_: str, data: dict[str, Any], given_id: str | None) -> Event:

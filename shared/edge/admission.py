@@ -47,7 +47,7 @@ class Admission:
         self._waiting: Counter[str] = Counter()
         self._all_waiting = 0
         waiting = metrics.gauge("connections_waiting", "Clients that have not said who they are", ["transport"])
-        self._gauge = waiting.labels(transport)
+        waiting.labels(transport).set_function(lambda: self._all_waiting)
         self._refused = metrics.counter("sessions_refused", "Clients refused by a cap", ["transport", "cap"])
 
     def enter(self, address: str, *, waiting: bool) -> None:
@@ -69,7 +69,7 @@ class Admission:
     def known(self, address: str) -> None:
         """Count a connection out of those that wait: it has said who it is."""
         _count_out(self._waiting, address)
-        self._count_waiting(-1)
+        self._all_waiting -= 1
 
     def leave(self, address: str, *, waiting: bool) -> None:
         """Count a connection out, and out of those that wait if it still did."""
@@ -84,11 +84,7 @@ class Admission:
             self._refused.labels(self._transport, "waiting").inc()
             raise Unavailable("too many connections have not said who they are; try again")
         self._waiting[address] += 1
-        self._count_waiting(1)
-
-    def _count_waiting(self, by: int) -> None:
-        self._all_waiting += by
-        self._gauge.set(self._all_waiting)
+        self._all_waiting += 1
 
     def _refuse(self, cap: str, message: str) -> None:
         self._refused.labels(self._transport, cap).inc()

@@ -1,0 +1,93 @@
+"""Who may be in a room, and how often that is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.chat.rooms import CACHE_S, Rooms
+from shared.auth.principal import Principal
+from shared.broker.memory import MemoryBroker, MemoryServer
+from shared.broker.port import Entry
+from shared.errors import Forbidden, Unavailable
+
+
+class SlowBroker(MemoryBroker):
+    """A broker that counts reads and answers them when it is told to."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server)
+        self.reads = 0
+        self.answer = asyncio.Event()
+
+    async def get(self, bucket: str, *tokens: str) -> Entry | None:
+        self.reads += 1
+        await self.answer.wait()
+        return await super().get(bucket, *tokens)
+
+
+def user(name: str) -> Principal:
+    return Principal(name, name, "s", frozenset(), 2_000_000_000, 0)
+
+
+@pytest.fixture
+def clock() -> list[float]:
+    return [0.0]
+
+
+@pytest.fixture
+def broker() -> SlowBroker:
+    return SlowBroker(MemoryServer())
+
+
+@pytest.fixture
+async def rooms(broker: SlowBroker, clock: list[float]) -> AsyncIterator[Rooms]:
+    rooms = Rooms(broker, on_private=lambda _record: None, clock=lambda: clock[0])
+    await rooms.start()
+    yield rooms
+    await rooms.close()
+
+
+async def test_all_who_come_to_a_room_at_once_cost_one_read(rooms: Rooms, broker: SlowBroker) -> None:
+    coming = [asyncio.ensure_future(rooms.admit(user(f"u{number}"), "lobby")) for number in range(50)]
+    await asyncio.sleep(0)
+    coming[0].cancel()  # one who leaves again does not take the answer from the others
+    await asyncio.sleep(0)
+    broker.answer.set()
+    await asyncio.gather(*coming[1:])
+
+    assert broker.reads == 1
+
+
+async def test_a_room_is_asked_about_again_after_its_time(rooms: Rooms, broker: SlowBroker, clock: list[float]) -> None:
+    broker.answer.set()
+    await rooms.admit(user("ann"), "lobby")
+    await rooms.admit(user("bob"), "lobby")
+    clock[0] += CACHE_S
+    await rooms.admit(user("ann"), "lobby")
+
+    assert broker.reads == 2
+
+
+async def test_one_read_answers_each_for_himself(rooms: Rooms, broker: SlowBroker) -> None:
+    broker.answer.set()
+    await rooms.create(user("ann"), "den", title="", private=True, members=["bob"])
+    rooms._cache.clear()
+    answers = await asyncio.gather(
+        *(rooms.admit(user(name), "den") for name in ("ann", "bob", "eve")), return_exceptions=True
+    )
+
+    assert answers[:2] == [None, None]
+    assert isinstance(answers[2], Forbidden)
+
+
+async def test_a_read_that_fails_is_made_again_for_the_next(rooms: Rooms, broker: SlowBroker) -> None:
+    broker.answer.set()
+    await broker.close()
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await rooms.admit(user("ann"), "lobby")
+
+    assert broker.reads == 2
