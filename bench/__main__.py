@@ -17,10 +17,12 @@ import uvloop
 from bench.load import BenchFailed
 from bench.machine import raise_descriptor_limit
 from bench.report import Report
-from bench.scenarios import broadcast, growth, idle, latency, prices, reconnect, rooms, slow
+from bench.scenarios import broadcast, growth, idle, latency, nats, prices, reconnect, rooms, slow
 
 RESULTS = Path(__file__).parent / "results"
-SCENARIOS = {module.NAME: module.run for module in (idle, broadcast, rooms, latency, prices, reconnect, slow, growth)}
+SCENARIOS = {
+    module.NAME: module.run for module in (idle, broadcast, rooms, latency, nats, prices, reconnect, slow, growth)
+}
 
 FULL_ONLY = frozenset({growth.NAME})
 """Left out of a quick run, unless it is named: in small, it shows nothing that the others do not."""

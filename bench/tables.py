@@ -41,10 +41,15 @@ COLUMNS = {
         "messages/s": "messages_per_s",
     },
     "latency": {"p50 ms": "p50_ms", "p99 ms": "p99_ms", "p99.9 ms": "p999_ms", "messages/s": "messages_per_s"},
+    "nats": {
+        "us of CPU a message": "cpu_us_per_message",
+        "messages in/s of CPU": "messages_per_s_of_cpu",
+    },
     "prices": {
         "ticks in/s": "ticks_in_per_s",
-        "edge us a tick": "edge_us_per_tick",
+        "updates out/s": "updates_out_per_s",
         "edge busy": "edge_busy",
+        "us of CPU an update": "edge_us_per_update",
         "ms until all show the last": "last_value_shown_after_ms",
         "most updates of a symbol/s": "most_updates_of_a_symbol_per_s",
     },

@@ -1,7 +1,8 @@
 """prices: conflation. Far more ticks come in than a client wants; each gets the newest value, at most at its rate.
 
-A client must get no symbol more often than `max_rate` times a second, and must end with every symbol's last value;
-else the run is void. The edge's processor time should follow what it delivers.
+One edge meets ever more ticks of the same symbols, and then twice the clients: its processor time must follow what it
+delivers. A client must get no symbol more often than `max_rate` times a second, and must end with the last value of
+every symbol it watches; else the run is void.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -27,25 +28,37 @@ from shared.clock import now_ms
 from shared.contracts import subjects
 
 NAME = "prices"
-CLIENTS, WATCHED, RATE_HZ = 50, 20, 10
-TICK_HZ = 100
+SYMBOLS, WATCHED, RATE_HZ = 1_000, 20, 10
 FIRST_PRICE = 1000
 DRAIN_S = 10.0
 SHOWN_AFTER_MS = 500.0
+TEN_TIMES_THE_TICKS = 3.0
+"""What ten times the ticks with the same deliveries may cost, in processor time: receiving a tick is not free."""
+PLACE = b"WATCHED"
 UPDATE = re.compile(rb'"symbol":"(S\d+)","price":([\d.]+)')
-TAKEN = re.compile(r'fanfare_prices_received_total\{valid="yes"\} (\S+)')
+TAKEN = re.compile(r"^fanfare_prices_received_total (\S+)", re.MULTILINE)
 TIME_PLACE, PRICE_PLACE = b"1111111111111", b"2222.25"
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much comes in: every symbol ticks TICK_HZ times a second."""
+    """What comes in: every symbol ticks `tick_hz` times a second; and how many watch."""
 
-    symbols: int
+    tick_hz: int
+    clients: int
     seconds: int
 
+    @property
+    def ticks_per_s(self) -> int:
+        """Of all symbols."""
+        return SYMBOLS * self.tick_hz
 
-QUICK, FULL = (Size(100, 4),), (Size(100, 10), Size(250, 10), Size(1_000, 10))
+    def __str__(self) -> str:
+        return f"{self.ticks_per_s:,} ticks/s, {self.clients} clients"
+
+
+FULL = (Size(10, 50, 5), Size(25, 50, 5), Size(100, 50, 5), Size(100, 100, 5))
+QUICK = (Size(10, 50, 2), Size(100, 50, 2))
 
 
 class PriceClient(Client):
@@ -73,53 +86,73 @@ class PriceClient(Client):
 
 async def run(report: Report, directory: Path, *, quick: bool) -> None:
     """Pour ticks into NATS at each rate, and look at what each client is shown."""
-    for size in QUICK if quick else FULL:
-        try:
-            row = await _run_size(directory / str(size.symbols), size)
-        except BenchFailed as error:
-            report.void.append(f"{NAME} at {size.symbols * TICK_HZ:,} ticks/s: {error}")
-            continue
-        report.rows.append(row)
-        if not quick:
-            lag_ms = row.figures["last_value_shown_after_ms"]
-            what = f"ms from the last of {size.symbols * TICK_HZ:,} ticks/s until every client shows it"
-            report.checks.append(Check(what, lag_ms, SHOWN_AFTER_MS))
-
-
-async def _run_size(directory: Path, size: Size) -> Row:
+    rows: dict[Size, Row] = {}
     async with AsyncExitStack() as stack:
         suite = await stack.enter_async_context(fanfare.fanfare(directory))
-        edge = await suite.notifications(f"symbols={','.join(_symbols(WATCHED))}&max_rate={RATE_HZ}")
-        crowd = Crowd(edge.name, edge.door, PriceClient)
-        stack.callback(crowd.close)
-        await crowd.connect(range(CLIENTS))
-        feed = await stack.enter_async_context(_feed(suite.nats.url))
+        edge = await suite.notifications(f"symbols={PLACE.decode()}&max_rate={RATE_HZ}")
+        feed = await stack.enter_async_context(publisher(suite.nats.url))
+        for size in QUICK if quick else FULL:
+            try:
+                rows[size] = await _run_size(edge, feed, size)
+            except BenchFailed as error:
+                report.void.append(f"{NAME} at {size}: {error}")
+    report.rows += rows.values()
+    report.checks += _checks(rows)
+
+
+def _checks(rows: dict[Size, Row]) -> list[Check]:
+    checks = [
+        Check(f"ms from the last of {size} until all show it", row.figures["last_value_shown_after_ms"], SHOWN_AFTER_MS)
+        for size, row in rows.items()
+    ]
+    few, many = (next((rows[size] for size in rows if size.tick_hz == hz), None) for hz in (10, 100))
+    if few is not None and many is not None:
+        ratio = many.figures["edge_us_per_update"] / few.figures["edge_us_per_update"]
+        checks.append(Check("CPU of ten times the ticks, the same deliveries", ratio, TEN_TIMES_THE_TICKS))
+    return checks
+
+
+async def _run_size(edge: Server, feed: asyncio.StreamWriter, size: Size) -> Row:
+    crowd = Crowd(edge.name, replace(edge.door, request=lambda number: _request(edge, number)), PriceClient)
+    try:
+        await crowd.connect(range(size.clients))
         return await _measure(edge, crowd, feed, size)
+    finally:
+        crowd.close()
+
+
+def _request(edge: Server, number: int) -> bytes:
+    """Return the request of a client that watches WATCHED symbols: each its own, as far as they go."""
+    first = number * WATCHED
+    watched = ",".join(f"S{symbol % SYMBOLS}" for symbol in range(first, first + WATCHED))
+    return edge.door.request(number).replace(PLACE, watched.encode())
 
 
 async def _measure(edge: Server, crowd: Crowd, feed: asyncio.StreamWriter, size: Size) -> Row:
     clients = cast("Sequence[PriceClient]", crowd.clients)
-    nats = edge.beside["nats-server"]
-    edge_s, nats_s, began_s = cpu_s(edge.pid), cpu_s(nats), time.perf_counter()
+    nats, taken_before = edge.beside["nats-server"], await _ticks_taken(edge)
+    edge_s, nats_s, own_s, began_s = cpu_s(edge.pid), cpu_s(nats), time.process_time(), time.perf_counter()
     last = await _pour(feed, size)
     poured_s = time.perf_counter() - began_s
     await _until_all_show(clients, last)
     settled_s = time.perf_counter() - began_s
-    edge_s, nats_s = cpu_s(edge.pid) - edge_s, cpu_s(nats) - nats_s
+    edge_s, nats_s, own_s = cpu_s(edge.pid) - edge_s, cpu_s(nats) - nats_s, time.process_time() - own_s
     _check_rates(clients, settled_s)
-    ticks, taken = size.symbols * TICK_HZ * size.seconds, await _ticks_taken(edge)
+    ticks, taken = size.ticks_per_s * size.seconds, await _ticks_taken(edge) - taken_before
     figures = {
-        "edge_us_per_tick": edge_s / taken * 1e6,
+        "edge_us_per_update": edge_s / crowd.arrived * 1e6,
+        "edge_busy": edge_s / settled_s,
         "ticks_in_per_s": ticks / poured_s,
         "share_taken": taken / ticks,
-        "last_value_shown_after_ms": (settled_s - poured_s) * 1e3,
-        "edge_busy": edge_s / settled_s,
-        "nats_busy": nats_s / settled_s,
         "updates_out_per_s": crowd.arrived / settled_s,
+        "edge_us_per_tick": edge_s / ticks * 1e6,
+        "last_value_shown_after_ms": (settled_s - poured_s) * 1e3,
         "most_updates_of_a_symbol_per_s": max(max(client.updates.values()) for client in clients) / settled_s,
-        "clients": CLIENTS,
+        "nats_busy": nats_s / settled_s,
+        "generator_busy": own_s / settled_s,
+        "clients": size.clients,
     }
-    return Row(NAME, f"{edge.name}, {size.symbols:,} symbols", edge.version, figures)
+    return Row(NAME, f"{edge.name}, {size}", edge.version, figures)
 
 
 async def _ticks_taken(edge: Server) -> float:
@@ -130,14 +163,22 @@ async def _ticks_taken(edge: Server) -> float:
 
 
 async def _pour(feed: asyncio.StreamWriter, size: Size) -> bytes:
-    """Publish a tick of every symbol TICK_HZ times a second; return the last price."""
-    lines = _template(size.symbols)
-    rounds, began_s, price = TICK_HZ * size.seconds, time.perf_counter(), b""
-    for number in range(rounds):
-        await asyncio.sleep(max(0.0, began_s + number / TICK_HZ - time.perf_counter()))
-        price = f"{FIRST_PRICE + number}.25".encode()
-        feed.write(lines.replace(PRICE_PLACE, price).replace(TIME_PLACE, str(now_ms()).encode()))
-        await feed.drain()
+    """Publish a tick of every symbol `tick_hz` times a second, all at once; return the last price.
+
+    Raises:
+        BenchFailed: NATS does not take them.
+    """
+    lines = _template(SYMBOLS)
+    rounds, began_s, price = size.tick_hz * size.seconds, time.perf_counter(), b""
+    try:
+        async with asyncio.timeout(size.seconds + DRAIN_S):
+            for number in range(rounds):
+                await asyncio.sleep(max(0.0, began_s + number / size.tick_hz - time.perf_counter()))
+                price = f"{FIRST_PRICE + number}.25".encode()
+                feed.write(lines.replace(PRICE_PLACE, price).replace(TIME_PLACE, str(now_ms()).encode()))
+                await feed.drain()
+    except TimeoutError:
+        raise BenchFailed(f"{NAME}: NATS does not take {size}") from None
     return price
 
 
@@ -162,21 +203,17 @@ def _check_rates(clients: Sequence[PriceClient], seconds: float) -> None:
         raise BenchFailed(f"{NAME}: a client got a symbol {most} times in {seconds:.1f} s at max_rate {RATE_HZ}")
 
 
-def _symbols(count: int) -> list[str]:
-    return [f"S{number}" for number in range(count)]
-
-
 def _template(count: int) -> bytes:
     """Return what publishes one tick of each symbol (NATS client protocol, PUB), with places for price and time."""
     lines = []
-    for symbol in _symbols(count):
+    for symbol in (f"S{number}" for number in range(count)):
         payload = b'{"symbol":"%b","price":%b,"timestamp":%b}' % (symbol.encode(), PRICE_PLACE, TIME_PLACE)
         lines.append(b"PUB %b %d\r\n%b\r\n" % (subjects.price(symbol).encode(), len(payload), payload))
     return b"".join(lines)
 
 
 @asynccontextmanager
-async def _feed(nats_url: str) -> AsyncIterator[asyncio.StreamWriter]:
+async def publisher(nats_url: str) -> AsyncIterator[asyncio.StreamWriter]:
     """Yield a bare connection to NATS: a client library would cost the generator more than the ticks do."""
     host, _, port = nats_url.rpartition("//")[2].rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
