@@ -31,6 +31,16 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
     return hand
 
 
+class CountingBroker(MemoryBroker):
+    """Counts how often a counter is asked."""
+
+    calls = 0
+
+    async def count(self, subject: str, by: int = 1) -> int:
+        self.calls += 1
+        return await super().count(subject, by)
+
+
 def throttle(server: MemoryServer, limit: int = 100) -> MessageThrottle:
     return MessageThrottle(MemoryBroker(server), limit=limit, window_s=WINDOW_S, metrics=Metrics())
 
@@ -52,6 +62,26 @@ async def test_w7_no_number_of_edges_lets_more_than_the_limit_through(hand: Hand
     edges = [throttle(server) for _ in range(5)]
 
     assert await admitted(edges, 150) == 100
+
+
+async def test_a_chatterer_costs_few_round_trips_and_loses_no_message(hand: Hand) -> None:
+    server = MemoryServer()
+    edge, counted = throttle(server), CountingBroker(server)
+    edge._broker = counted
+
+    assert await admitted([edge], 100) == 100
+    assert counted.calls <= 33
+    with pytest.raises(RateLimited):
+        await edge.admit("u")
+
+
+async def test_who_moves_from_edge_to_edge_may_still_send_half_the_limit(hand: Hand) -> None:
+    server = MemoryServer()
+    passed = 0
+    for stay in (3, 1, 7, 2, 5, 20, 1, 40, 3, 60):
+        passed += await admitted([throttle(server)], stay)
+
+    assert 50 <= passed <= 100
 
 
 async def test_users_do_not_share_a_limit(hand: Hand) -> None:
@@ -107,4 +137,4 @@ async def test_what_is_remembered_of_users_is_bounded(hand: Hand, monkeypatch: p
     for number in range(50):
         await edge.admit(f"user-{number}")
 
-    assert len(edge._previous) == 10
+    assert len(edge._shares) == 10
