@@ -137,7 +137,9 @@ class PriceGroup:
     def schedule(self) -> None:
         """Send what changed: now if the last time is long enough ago, else when it is."""
         if self._timer is None and self._sending is None:
-            if self._next_at_s <= self._groups.clock() + TICK_S / 2:  # the nearest turn of the wheel is this one
+            now_s = self._groups.clock()
+            if self._next_at_s <= now_s + TICK_S / 2:  # the nearest turn of the wheel is this one
+                self._next_at_s = max(self._next_at_s, now_s)  # a quiet time earns no higher rate afterwards
                 self._send()
             else:
                 self._send_later()

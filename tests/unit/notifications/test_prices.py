@@ -53,6 +53,17 @@ async def test_between_two_flushes_there_is_the_interval_but_for_the_wheels_late
     assert min(late - early for early, late in pairwise(times)) >= 0.1 - TICK_S - 1e-9
 
 
+async def test_a_quiet_time_earns_no_higher_rate_afterwards(feed: Feed) -> None:
+    screen, _ = feed.screen("A", rate_hz=5)
+    feed.pass_time(1)
+    for number in range(20):
+        await feed.tick("A", 1 + number)
+        feed.pass_time(TICK_S)
+    times = [when for when, event in screen.shown if event.type == "price_update"]
+
+    assert times[1] - times[0] >= 0.2 - 1e-9
+
+
 async def test_one_flush_carries_each_changed_symbol_once(feed: Feed) -> None:
     screen, _ = feed.screen("A", "B", "C", rate_hz=1)
     for number in range(5):
