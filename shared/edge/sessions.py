@@ -45,7 +45,8 @@ class Sessions:
         # Nearly all users have one session, and a collection for one would cost as much as half of it.
         self._by_user: dict[str, Session | tuple[Session, ...]] = {}
         self._count = 0
-        self._gauge = metrics.gauge("sessions", "Clients connected to this process", ["transport"]).labels(transport)
+        gauge = metrics.gauge("sessions", "Clients connected to this process", ["transport"])
+        gauge.labels(transport).set_function(self.__len__)
         self._refused = metrics.counter("sessions_refused", "Clients refused by a cap", ["transport", "cap"])
         self._transport = transport
         self.draining = False
@@ -79,7 +80,6 @@ class Sessions:
             self._refuse("user", f"a user may have {self._limits.per_user} connections to one edge")
         self._by_user[user] = (*mine, session) if mine else session
         self._count += 1
-        self._gauge.set(self._count)
 
     def remove(self, session: Session) -> bool:
         """Count a session out; False if it was not in, or is out already."""
@@ -88,7 +88,6 @@ class Sessions:
         if session not in mine:
             return False
         self._count -= 1
-        self._gauge.set(self._count)
         others = tuple(other for other in mine if other is not session)
         if others:
             self._by_user[user] = others if len(others) > 1 else others[0]
