@@ -1,4 +1,4 @@
-"""A proxy before NATS that makes the server forget what a client subscribed to, while the connection lives on."""
+"""A proxy before NATS: it makes the server forget what a client subscribed to, or the client hear nothing more."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Amnesia:
 
     Attributes:
         persistent: subscriptions to what was forgotten are kept from the server from now on, on new connections too.
+        muted: what the server says is swallowed; what clients say still arrives.
     """
 
     def __init__(self, target: str) -> None:
@@ -24,6 +25,7 @@ class Amnesia:
         self._tasks: set[asyncio.Task[None]] = set()
         self.forgotten = b""
         self.persistent = False
+        self.muted = False
         self.url = ""
 
     async def __aenter__(self) -> Amnesia:
@@ -53,9 +55,17 @@ class Amnesia:
         server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
         client = _Client(self, server_writer)
         self._clients.append(client)
-        for coroutine in (client.pass_commands(reader), _pass_on(server_reader, writer)):
+        for coroutine in (client.pass_commands(reader), self._pass_on(server_reader, writer)):
             task = asyncio.get_running_loop().create_task(coroutine)
             self._tasks.add(task)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(CHUNK_BYTES):
+                if not self.muted:
+                    writer.write(chunk)
+                    await writer.drain()
+        writer.close()
 
 
 class _Client:
@@ -83,11 +93,3 @@ class _Client:
                         continue
                 self._server.write(line)
         self._server.close()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := await reader.read(CHUNK_BYTES):
-            writer.write(chunk)
-            await writer.drain()
-    writer.close()
