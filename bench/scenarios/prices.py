@@ -131,6 +131,9 @@ def _request(edge: Server, number: int) -> bytes:
 async def _measure(edge: Server, crowd: Crowd, feed: asyncio.StreamWriter, size: Size) -> Row:
     clients = cast("Sequence[PriceClient]", crowd.clients)
     nats, taken_before = edge.beside["nats-server"], await _ticks_taken(edge)
+    crowd.arrived = 0
+    for client in clients:  # a snapshot is no update
+        client.updates.clear()
     edge_s, nats_s, own_s, began_s = cpu_s(edge.pid), cpu_s(nats), time.process_time(), time.perf_counter()
     last = await _pour(feed, size)
     poured_s = time.perf_counter() - began_s

@@ -104,13 +104,14 @@ class PriceBoard:
             self._wheel.after(0.0, self._beat)
 
     def _beat(self) -> None:
-        """Tell who watches what ticked since the last beat; read some of what nobody watches."""
+        """Tell who watches what ticked since the last beat; read some of what waits longest, watched or not."""
         self._awake = False
-        self.groups.tell(self._book.take_fresh())
+        fresh = self._book.take_fresh()
         self._book.read_oldest(READ_PER_BEAT)
-        if self._book.number > self._heard_number:
+        if self._book.number > self._heard_number:  # before anybody is sent it: it is not stale any more
             self._heard_number = self._book.number
             self._heard()
+        self.groups.tell(fresh)
         if self._book.unread:
             self._wake()
 

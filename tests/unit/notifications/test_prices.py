@@ -409,8 +409,10 @@ async def test_silence_makes_every_watched_price_stale_and_a_tick_makes_all_fres
     assert screen.latest("B")["stale"] is True
     assert feed.screen("A")[0].data("snapshot")[0]["symbols"][0]["stale"] is True
 
+    shown = len(screen.data())
     await feed.tick("A", 3)
     feed.pass_time(0.2)
+    assert all("stale" not in data for data in screen.data()[shown:])
     assert "stale" not in screen.latest("A")
     assert "stale" not in screen.latest("B")
 
