@@ -78,7 +78,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         stack.push_async_callback(part.close)
         await part.start()
     await typing.start()
-    edge.listen(hub, metrics)
+    edge.listen(hub, subjects.canary(settings.instance), metrics)
     edge.hold(sessions)
     limits = OverflowLimits(lossless_bytes=settings.backlog_bytes)
     frame_limits = frames.Limits(max_message_bytes=MAX_FRAME_BYTES)

@@ -18,9 +18,7 @@ from services.notifications.stream import StreamSession
 from services.notifications.watchlists import Watchlist, Watchlists
 from shared.contracts import subjects
 from shared.edge.admission import Admission, AdmissionLimits
-from shared.edge.canary import encode_canary
 from shared.edge.commands import Commands
-from shared.edge.hub import Hub
 from shared.edge.line_hub import LineHub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import SessionLimits, Sessions
@@ -62,13 +60,6 @@ async def _make_parts(
     settings: NotificationsSettings, edge: Edge, metrics: Metrics, stack: AsyncExitStack
 ) -> NotificationsParts:
     broker = edge.broker
-    hub = Hub(
-        broker,
-        encoders={subjects.CANARY: encode_canary},
-        deadletters=edge.deadletters,
-        metrics=metrics,
-        on_resync=lambda _topic: None,
-    )
     line = LineHub(
         broker,
         subjects.NOTIFY,
@@ -92,11 +83,11 @@ async def _make_parts(
         broker, on_change=watchlist_changed, users=lambda: sessions.users, max_symbols=settings.max_symbols
     )
     commands = Commands(broker, settings.instance)
-    for part in (hub, line, prices, commands, watchlists):
+    for part in (line, prices, commands, watchlists):
         stack.push_async_callback(part.close)
         await part.start()
     await statuses.start()
-    edge.listen(hub, metrics, line=line)
+    edge.listen(line, subjects.notify_canary(settings.instance), metrics)
     edge.hold(sessions)
     return NotificationsParts(
         settings=settings,

@@ -120,7 +120,7 @@ STREAMS: tuple[StreamSpec, ...] = (
     ),
     StreamSpec(
         subjects.CANARY,
-        ("edge.canary.*.*",),
+        ("edge.canary.*", "notify.canary.*"),
         max_age_s=60,
         max_per_subject=1,
         max_bytes=1 << 20,

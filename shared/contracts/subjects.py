@@ -32,6 +32,7 @@ WATCHLISTS = "watchlists"
 
 # Patterns that a service subscribes to as a whole.
 ALL_NOTIFY = "notify.*.*"
+NOTIFY_CANARIES = "notify.canary."
 ALL_PRICES = "prices.*"
 ALL_STATUS = "status.*.*"
 FEED_STATUS = "status.price_feed.*"
@@ -126,9 +127,14 @@ def session_commands(edge: str) -> str:
     return f"edge.session.{require_id(edge, 'edge')}.*.cmd"
 
 
-def canary(service: str, edge: str) -> str:
+def canary(edge: str) -> str:
     """What one edge says to itself, through the broker (stream CANARY)."""
-    return f"edge.canary.{require_id(service, 'service')}.{require_id(edge, 'edge')}"
+    return f"edge.canary.{require_id(edge, 'edge')}"
+
+
+def notify_canary(edge: str) -> str:
+    """The same (stream CANARY too) where an edge has one subscription to all notifications: it comes by that."""
+    return f"{NOTIFY_CANARIES}{require_id(edge, 'edge')}"
 
 
 def leader_elected(stream: str) -> str:

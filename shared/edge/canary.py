@@ -10,15 +10,16 @@ meanwhile: the hub reads what it does not hear (ADR 0003).
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
 
 from pydantic_core import to_json
 
 from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s, now_ms
-from shared.contracts import subjects
+from shared.contracts.cursor import Position
 from shared.edge.event import Event
-from shared.edge.hub import Hub
+from shared.edge.replay import Gap
 from shared.errors import FanfareError, Unavailable
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
@@ -34,16 +35,22 @@ def encode_canary(message: Message, _epoch: str) -> Event:
     return Event("canary", message.data)
 
 
+class Ears(Protocol):
+    """What a canary is heard by: the hub or the line hub, as clients have it."""
+
+    async def hear(self, subject: str, canary: Canary) -> None:
+        """Hand `canary` what comes on `subject` from now on; nothing changes if that is so already."""
+
+
 class Canary:
-    """One edge's word to itself. It is a listener of the hub like any client's session."""
+    """One edge's word to itself. It is a listener like any client's session."""
 
     user_id = ""
 
     def __init__(
-        self, broker: Broker, hub: Hub, service: str, edge: str, metrics: Metrics, clock: Clock = monotonic_s
+        self, broker: Broker, ears: Ears, subject: str, service: str, metrics: Metrics, clock: Clock = monotonic_s
     ) -> None:
-        self._broker, self._hub, self._clock = broker, hub, clock
-        self._subject = subjects.canary(service, edge)
+        self._broker, self._ears, self._subject, self._clock = broker, ears, subject, clock
         self._heard_at_s = self._renewed_at_s = clock()
         self._patience_s = DEAF_AFTER_S
         self._renewals = metrics.counter("edge_links_renewed", "Links to NATS made anew because the edge was deaf")
@@ -82,12 +89,13 @@ class Canary:
     async def writable(self) -> None:
         """Take as much as there is."""
 
+    def missed(self, _gaps: Sequence[Gap], _place: Position) -> None:
+        """Nothing: what was not heard in time says all."""
+
     # -- private ------------------------------------------------------------------------------------------------------
 
     async def _speak(self) -> None:
-        if self not in self._hub.listeners(self._subject):
-            here = await self._hub.position(subjects.CANARY, self._subject)
-            await self._hub.attach(subjects.CANARY, self._subject, self, here)
+        await self._ears.hear(self._subject, self)
         await self._broker.publish(self._subject, to_json({"timestamp": now_ms()}))
 
     async def _renew_link(self) -> None:

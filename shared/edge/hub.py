@@ -20,6 +20,7 @@ from shared.broker.port import Broker, Message, Subscription
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
+from shared.edge.canary import Canary
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
 from shared.edge.fanout import FanOut
@@ -148,6 +149,11 @@ class Hub:
             interest.joining -= 1
             topic.idle_since_s = None if topic.listeners else self._clock()
         return gap
+
+    async def hear(self, subject: str, canary: Canary) -> None:
+        """Hand `canary` what comes on `subject` from now on."""
+        if canary not in self.listeners(subject):
+            await self.attach(subjects.CANARY, subject, canary, await self.position(subjects.CANARY, subject))
 
     def detach(self, subject: str, listener: Listener) -> None:
         """End a listener's interest; the subscription lingers, since clients come back."""

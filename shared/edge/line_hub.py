@@ -14,6 +14,7 @@ from shared.broker.port import Broker, Message, StreamState, Subscription
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
+from shared.edge.canary import Canary, encode_canary
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
 from shared.edge.fanout import FanOut
@@ -112,6 +113,10 @@ class LineHub:
             await self._replayer.replay(listener, subjects_, after)
         self.join(listener, subjects_)
 
+    async def hear(self, subject: str, canary: Canary) -> None:
+        """Hand `canary` what comes on `subject` from now on: by the one subscription, beside the line."""
+        self.join(canary, [subject])
+
     def leave(self, listener: LineListener, subjects_: Iterable[str]) -> None:
         """Deliver nothing more; harmless if it never joined."""
         for subject in subjects_:
@@ -131,6 +136,10 @@ class LineHub:
 
     def _receive(self, message: Message) -> None:
         message.subject = subjects.stored(message.subject)
+        if message.subject.startswith(subjects.NOTIFY_CANARIES):  # of another stream, so no part of the line
+            event = encode_canary(message, "")
+            self._fan_out.send(self._line, event, self.listeners(message.subject))
+            return
         self._emit(self._line.receive(message))
         if self._line.needs_fill:
             self._filler.start(self._line, self._emit, "gap")

@@ -56,11 +56,9 @@ class Edge:
         """
         return await self._connect(link)
 
-    def listen(self, hub: Hub, metrics: Metrics, *, line: LineHub | None = None) -> None:
+    def listen(self, hub: Hub | LineHub, canary_subject: str, metrics: Metrics) -> None:
         """Not be ready while a service's hub hears nothing, or cannot compare what it heard with the broker."""
-        if line is not None:
-            self._lifecycle.add_check(f"{self._name}.line", line.ready)
-        canary = Canary(self.broker, hub, self._name, self._settings.instance, metrics)
+        canary = Canary(self.broker, hub, canary_subject, self._name, metrics)
         self._lifecycle.add_check(f"{self._name}.hub", hub.ready)
         self._lifecycle.add_check(f"{self._name}.canary", canary.ready)
         self.tasks.spawn(canary.run(), "canary")

@@ -91,7 +91,13 @@ async def as_chat(broker: Broker) -> None:
         await broker.read_last(subjects.bucket_stream(bucket), [subjects.bucket_keys(bucket)])
     await broker.append(subjects.presence_gone(room, user), b"{}", msg_id=new_id())
     await broker.read_last(subjects.bucket_stream(subjects.PRESENCE), [subjects.rosters_of(edge)])
-    await as_edge(broker, "chat", subjects.CHAT)
+    canary = subjects.canary(edge)
+    await broker.subscribe(subjects.live(canary), ignore)
+    await broker.publish(canary, b"{}")
+    await broker.state(subjects.CANARY)
+    await broker.last_seq(subjects.CANARY, canary)
+    await broker.read_after(subjects.CANARY, canary, 0, limit=1)
+    await as_edge(broker, subjects.CHAT, subjects.CANARY)
 
 
 async def as_notifications(broker: Broker) -> None:
@@ -122,18 +128,13 @@ async def as_notifications(broker: Broker) -> None:
     await broker.read_last(subjects.PRICES, [subjects.ALL_PRICES])
     await broker.read_last(subjects.STATUS, [subjects.ALL_STATUS])
     await use_key(broker, subjects.WATCHLISTS, user)
-    await as_edge(broker, "notifications", subjects.NOTIFY)
+    await broker.publish(subjects.notify_canary(edge), b"{}")
+    await as_edge(broker, subjects.NOTIFY)
 
 
-async def as_edge(broker: Broker, service: str, stream: str) -> None:
-    """Do what every edge does: admit tickets once, know what was revoked, hear itself and of new leaders."""
-    canary = subjects.canary(service, new_id())
-    await broker.subscribe(subjects.live(canary), ignore)
-    await broker.publish(canary, b"{}")
-    await broker.state(subjects.CANARY)
-    await broker.last_seq(subjects.CANARY, canary)
-    await broker.read_after(subjects.CANARY, canary, 0, limit=1)
-    for led in (stream, subjects.REVOKED, subjects.CANARY):
+async def as_edge(broker: Broker, *streams: str) -> None:
+    """Do what every edge does: admit tickets once, know what was revoked, hear of new leaders."""
+    for led in (*streams, subjects.REVOKED):
         await broker.subscribe(subjects.leader_elected(led), ignore)
     await broker.put(subjects.TICKETS, new_id(), value=b"1", expect=0, ttl_s=60)
     await broker.read_last(subjects.REVOKED, [subjects.STORED_REVOKED])
