@@ -6,6 +6,7 @@ symbols have ticked; a group that is due reads the newest, and sends it. The edg
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -29,6 +30,8 @@ from shared.telemetry.metrics import Metrics
 READ_PER_BEAT = 20
 """Symbols read at each beat that nobody asked for: a quiet market is read as it ticks, a flood costs 1,000 a second."""
 STALE_CHECK_S = 0.25
+LOAD_AGAIN_AFTER_S = (1.0, 4.0)
+"""What was published while the link was down may not be stored yet: in a flood the stream is seconds behind."""
 
 
 class PriceListener(Protocol):
@@ -73,6 +76,7 @@ class PriceBoard:
         await self._broker.subscribe(subjects.FEED_STATUS, self._feed_said)
         self._broker.on_reconnect(self._reconnected)
         await self._load()
+        self._tasks.spawn(self._load_again(), "prices-load-again")
         self._check_stale()
 
     async def close(self) -> None:
@@ -123,7 +127,16 @@ class PriceBoard:
         self._heard_number = self._book.number  # what is stored is no sign of life
 
     def _reconnected(self) -> None:
-        self._tasks.spawn(self._try_load(), "prices-load")
+        self._tasks.spawn(self._catch_up(), "prices-load")
+
+    async def _catch_up(self) -> None:
+        await self._try_load()
+        await self._load_again()
+
+    async def _load_again(self) -> None:
+        for delay_s in LOAD_AGAIN_AFTER_S:
+            await asyncio.sleep(delay_s)
+            await self._try_load()
 
     async def _try_load(self) -> None:
         try:

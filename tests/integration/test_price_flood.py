@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from shared.clock import now_ms
 from shared.contracts.ids import new_id
 from tests.support.clients import stream_client
-from tests.support.edges import Edge, EdgeProcess, Edges, open_edges, until_ready
+from tests.support.edges import Edge, EdgeProcess, Edges, both_engines, open_edges, until_ready
 from tests.support.nats_server import NatsServer
 from tests.support.producer import Producer, connected
 from tests.support.wiretap import Wiretap
 
 BURST = 1_000
 DEADLINE_S = 10
+FLUSHES = 80
 
 
 class Flood:
@@ -73,6 +77,50 @@ async def test_a_flood_slows_no_notification_and_cuts_no_link(edges: Edges, prod
 
     assert slowest_s < 1
     assert await broker_event(edge, "prices", "disconnected") == await broker_event(edge, "main", "disconnected") == 0
+
+
+@both_engines
+async def test_a_client_that_did_not_read_is_shown_the_newest_of_each_symbol_and_stays(
+    edges: Edges, nats_url: str
+) -> None:
+    edge, symbol = await edges.notifications(), new_id("S")
+    watched = [f"F{number}" for number in range(900)]
+    query = f"symbols={','.join(watched)}&max_rate=50"
+    async with raw_stream(edge, "deaf", query) as reader, flooding(nats_url) as flood:
+        async with stream_client(edge, "pace", symbols=symbol, max_rate="50") as pace:
+            for price in range(1, FLUSHES + 1):  # 11 MB for the one that does not read: more than sockets hold
+                await flood.pour(symbol, price)
+                await pace.next("price_update", lambda frame, price=price: frame["price"] == price)  # type: ignore[misc]
+        seen: dict[str, list[float]] = {name: [] for name in watched}
+        async with asyncio.timeout(DEADLINE_S):
+            while any(not prices or prices[-1] != FLUSHES for prices in seen.values()):
+                line = await reader.readline()
+                assert line, "it was ended"
+                if b'"type":"price_update"' in line:
+                    update = json.loads(line.removeprefix(b"data: "))
+                    seen[update["symbol"]].append(update["price"])
+
+    assert all(prices == sorted(set(prices)) for prices in seen.values())
+    assert max(len(prices) for prices in seen.values()) < FLUSHES / 2
+
+
+@asynccontextmanager
+async def raw_stream(edge: Edge, user: str, query: str) -> AsyncIterator[asyncio.StreamReader]:
+    """Open a stream whose client reads when it is told to, with a small window."""
+    address = httpx.URL(edge.url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (address.host, address.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 18)
+    authorization = edge.headers(user)["authorization"]
+    writer.write(f"GET /api/stream?{query} HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\n\r\n".encode())
+    while b'"type":"snapshot"' not in await reader.readline():
+        pass
+    try:
+        yield reader
+    finally:
+        writer.close()
 
 
 @pytest.fixture
