@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -53,7 +54,9 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take SIGTERM or SIGINT: the first drains, the second stops at once."""
         if self._stop_asked:
-            self.should_exit = self.force_exit = True
+            # Not by way of uvicorn's forced exit: what the lifespan gives back at its end may wait for a broker.
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
         self._stop_asked = True
 
     async def on_tick(self, counter: int) -> bool:

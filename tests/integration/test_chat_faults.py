@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -51,6 +52,21 @@ async def test_w6_an_edge_that_stops_asks_its_clients_to_come_back_and_exits_cle
         assert status == 0
         assert time.monotonic() - began_s < 10
     assert_clean(edge.log)
+
+
+async def test_a_second_signal_stops_at_once(edges: Edges) -> None:
+    edge = await edges.process("chat", DRAIN_S="600", FANFARE_LIMITS="off")
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(chat_client(edge, new_id("user-"))) for _ in range(30)]
+        edge.signal(signal.SIGTERM)
+        await eventually(lambda: any(client.inbox.of_type("reconnect") for client in clients))
+        began_s = time.monotonic()
+        edge.signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            await edge.process.wait()
+
+        assert time.monotonic() - began_s < 2
+        assert not all(client.inbox.of_type("reconnect") for client in clients)
 
 
 async def test_a_stop_with_a_client_that_does_not_read_ends_in_time_too(edges: Edges) -> None:
@@ -123,7 +139,7 @@ async def test_a_user_whose_edge_stops_and_who_moves_to_another_is_never_offline
         await asyncio.sleep(asked["afterMs"] / 1000)  # as the client is told to
         async with chat_client(stays, mover_id, rooms=[room]):
             # The one who does not come back is seen to leave; the one who moved would have been by then.
-            await witness.inbox.until(lambda _inbox: presence_of(witness, {leaver}, "offline") == [leaver])
+            await eventually(lambda: presence_of(witness, {leaver}, "offline") == [leaver], deadline_s=CRASH_NOTICED_S)
             await eventually(lambda: [event["userId"] for event in told] == [leaver])
 
             assert presence_of(witness, {mover_id}, "online") == [mover_id]

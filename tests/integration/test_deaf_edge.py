@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -82,6 +83,16 @@ async def test_an_edge_that_hears_itself_leaves_its_link_alone(behind: Edges) ->
     await eventually(lambda: edge.count("deliveries", type="canary") > patience)
 
     assert edge.count("edge_links_renewed") == 0
+
+
+async def test_an_edge_whose_link_is_closed_for_good_ends_with_status_1(proxy: Amnesia, tmp_path: Path) -> None:
+    async with open_edges(proxy.url, tmp_path) as edges:
+        edge = await edges.process("chat")
+        proxy.command(b"BOGUS\r\n")
+
+        async with asyncio.timeout(15):
+            assert await edge.process.wait() == 1
+        assert "closed for good" in edge.log.read_text()
 
 
 async def ready(edge: LocalEdge) -> bool:

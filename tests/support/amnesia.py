@@ -47,6 +47,11 @@ class Amnesia:
         for client in self._clients:
             client.unsubscribe(self.forgotten)
 
+    def command(self, line: bytes) -> None:
+        """Send a line to the server as if every client had."""
+        for client in self._clients:
+            client.command(line)
+
     def heal(self) -> None:
         """Let new subscriptions through again; what is forgotten stays so until the client comes anew."""
         self.persistent = False
@@ -78,7 +83,10 @@ class _Client:
     def unsubscribe(self, prefix: bytes) -> None:
         for number, subject in self._numbers.items():
             if subject.startswith(prefix):
-                self._server.write(b"UNSUB %b\r\n" % number)
+                self.command(b"UNSUB %b\r\n" % number)
+
+    def command(self, line: bytes) -> None:
+        self._server.write(line)
 
     async def pass_commands(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
