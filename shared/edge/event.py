@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from pydantic_core import to_json
@@ -37,11 +38,11 @@ class Event:
     """
 
     __slots__ = (
+        "__dict__",
         "_chunk",
         "_frame_id",
         "_named_chunk",
         "_sse",
-        "_ws",
         "body",
         "cursor",
         "key",
@@ -67,7 +68,6 @@ class Event:
         self.cursor = ""
         self.retry_ms = 0
         self._frame_id = b""
-        self._ws: bytes | None = None
         self._chunk: bytes | None = None
         self._named_chunk: bytes | None = None
         self._sse: bytes | None = None
@@ -82,12 +82,10 @@ class Event:
         """The text of a WebSocket frame: `{"type":…,"data":{…}}`."""
         return b'{"type":"%b",%b"data":%b}' % (self.type.encode(), self._frame_id, self.body)
 
-    @property
+    @cached_property
     def ws_frame(self) -> bytes:
-        """The whole WebSocket frame, made once."""
-        if self._ws is None:
-            self._ws = encode_text(self.frame_text)
-        return self._ws
+        """The whole WebSocket frame, made once; each delivery reads it, so it is a plain attribute from then on."""
+        return encode_text(self.frame_text)
 
     @property
     def sse_chunk(self) -> bytes:
