@@ -1,7 +1,7 @@
 """The checker, pure: records in, verdict out. What it holds the suite to:
 
 * Every stored message of a room reaches each client that follows the room, over whatever connections: or the client is
-  told of its loss (`gap` over a range that covers it, or `resync` after it was stored). Stored is what was acked to its
+  told of its loss (`gap` over a range that covers it, or `resync` after it was sent). Stored is what was acked to its
   sender, or seen by anybody.
 * Nobody gets a message twice. There is no allowance: a client presents its cursor, so the edge knows what it has. Nor
   is a message stored twice that its sender repeated with the same id of its own.
@@ -83,12 +83,18 @@ _READER_OPS = frozenset({Op.ENTER, Op.LEAVE, Op.GOT, Op.GAP, Op.RESYNC})
 
 
 class _Stored:
-    """What is known to be stored: for each room the places, each with its message's id and when it was known first."""
+    """What is known to be stored: for each room the places, each with its message's id and when it was sent.
+
+    It was stored some time between that and the ack: who is told in between that something may be missing, was told.
+    """
 
     def __init__(self, records: Sequence[Record], verdict: Verdict) -> None:
         self._places: dict[str, Place] = {}
+        self._sent_ns: dict[str, int] = {}
         self.of_room: dict[str, dict[Place, tuple[str, int]]] = defaultdict(dict)
         for record in records:
+            if record.op is Op.SEND:
+                self._sent_ns[record.own_id] = record.at_ns
             if record.op is Op.ACK:
                 self._places.setdefault(record.id, (record.epoch, record.seq))
         own: dict[tuple[str, str, str], Place] = {}
@@ -110,7 +116,8 @@ class _Stored:
         place = self.place(record)
         if not place[1]:
             return  # a notification whose producer never got an ack: it may come, and nobody is owed it
-        known, _ = self.of_room[record.room].setdefault(place, (record.id, record.at_ns))
+        sent_ns = self._sent_ns.get(record.own_id, record.at_ns)
+        known, _ = self.of_room[record.room].setdefault(place, (record.id, sent_ns))
         if known != record.id:
             verdict.blame("disordered", f"{record.room} {place} is {known} and {record.id}")
 
@@ -140,11 +147,11 @@ class _Stay:
     since_ns: int
     end: Place | None = None
 
-    def owes(self, place: Place, known_ns: int) -> bool:
+    def owes(self, place: Place, sent_ns: int) -> bool:
         """Whether the message at `place` was to be delivered in this stay."""
         if self.end is not None and (place[0] != self.end[0] or place[1] > self.end[1]):
             return False
-        return place[1] > self.start[1] if place[0] == self.start[0] else known_ns > self.since_ns
+        return place[1] > self.start[1] if place[0] == self.start[0] else sent_ns > self.since_ns
 
 
 class _Reader:
@@ -155,7 +162,7 @@ class _Reader:
         self._here: Place | None = None
         self._seen: set[Place] = set()
         self._gaps: list[tuple[str, int, int]] = []
-        self._resynced_ns = 0
+        self._told: list[tuple[int, Place | None]] = []
 
     def take(self, record: Record, place: Place, verdict: Verdict) -> None:
         """Go on with one record; `place` is where its message is."""
@@ -170,19 +177,26 @@ class _Reader:
             case Op.GAP:
                 self._gaps.append((record.epoch, record.start, record.seq))
             case Op.RESYNC:
-                self._resynced_ns, self._here = record.at_ns, None
+                self._told.append((record.at_ns, self._here))
 
     def finish(self, client: str, stored: dict[Place, tuple[str, int]], verdict: Verdict) -> None:
         """Say what is missing."""
-        for place, (message, known_ns) in stored.items():
-            if place in self._seen or not any(stay.owes(place, known_ns) for stay in self._stays):
+        for place, (message, sent_ns) in stored.items():
+            if place in self._seen or not any(stay.owes(place, sent_ns) for stay in self._stays):
                 continue
-            if known_ns <= self._resynced_ns or any(
-                epoch in (place[0], ANY_EPOCH) and start < place[1] <= end for epoch, start, end in self._gaps
-            ):
+            if self._was_told(place, sent_ns):
                 verdict.announced += 1
             else:
                 verdict.blame("lost", f"{client} never got {message} at {place}")
+
+    def _was_told(self, place: Place, sent_ns: int) -> bool:
+        """Whether a gap or a resync covers a place; no resync makes up for what had been skipped in silence by then."""
+        return any(
+            epoch in (place[0], ANY_EPOCH) and start < place[1] <= end for epoch, start, end in self._gaps
+        ) or any(
+            sent_ns <= told_ns and not (here is not None and place[0] == here[0] and place[1] < here[1])
+            for told_ns, here in self._told
+        )
 
     def _got(self, record: Record, place: Place, verdict: Verdict) -> None:
         verdict.replayed += record.replayed

@@ -231,6 +231,7 @@ class ChatMember(Client):
             Op.GOT,
             room=message["room"],
             id=message["id"],
+            own_id=message.get("clientId", ""),
             epoch=epoch,
             seq=message["seq"],
             connection=self.connection,
@@ -309,8 +310,8 @@ class Follower(Client):
             case "notification":
                 self.got.add(frame["id"])
                 replayed = frame["createdAt"] < self._opened_ms
-                facts = {"room": self._room(frame.get("topic")), "id": frame["id"], "connection": self.connection}
-                self.note(Op.GOT, replayed=replayed, **facts)
+                facts = {"room": self._room(frame.get("topic")), "id": frame["id"], "own_id": frame["id"]}
+                self.note(Op.GOT, replayed=replayed, connection=self.connection, **facts)
             case "gap":
                 room = self._room(frame["topic"])
                 self.note(Op.GAP, room=room, epoch=ANY_EPOCH, start=frame["from"], seq=frame["to"])

@@ -18,6 +18,7 @@ from tests.faults.record import NO_EPOCH, Op, Recorder
 from tests.support.tokens import Mint
 
 POLL_S = 0.02
+PROBE_AGAIN_S = 2.0
 STORE_TIMEOUT_S = 2.0
 TOKEN_TTL_S = 4 * 3600
 
@@ -106,6 +107,7 @@ class Crowd:
                 Follower(user, mint.token(user, ttl_s=TOKEN_TTL_S), notifications, recorder, [topic]) for user in users
             ]
         self._tasks: list[asyncio.Task[None]] = []
+        self._silent: set[str] = set()
 
     @property
     def members(self) -> Sequence[ChatMember]:
@@ -194,24 +196,36 @@ class Crowd:
 
     async def _reaches_room(self, members: Sequence[ChatMember]) -> None:
         """Return when something that one member says has reached every other who is in the room still."""
+        self._silent.update(member.user for member in members)
         speaker = next(member for member in members if member.reads and not member.leaving)
         (room,) = speaker.cursors
         own_id = speaker.say(room)
         while own_id in speaker.pending:
             await asyncio.sleep(POLL_S)
         epoch, seq = self._recorder.acked[own_id]
-        while any(member.is_behind(room, epoch, seq) for member in members):
-            await asyncio.sleep(POLL_S)
+        for member in members:
+            while member.is_behind(room, epoch, seq):
+                await asyncio.sleep(POLL_S)
+            self._silent.discard(member.user)
 
     async def _reaches_topic(self, topic: str, followers: Sequence[Follower]) -> None:
-        given = self._announcer.announce(topic)
-        while any(follower.reads and given not in follower.got for follower in followers):
-            await asyncio.sleep(POLL_S)
+        self._silent.update(follower.user for follower in followers)
+        given, again_s = "", 0.0
+        for follower in followers:
+            while follower.reads and given not in follower.got:
+                if time.monotonic() > again_s:  # what is stored just before a resync is part of what that announces
+                    given, again_s = self._announcer.announce(topic), time.monotonic() + PROBE_AGAIN_S
+                await asyncio.sleep(POLL_S)
+            self._silent.discard(follower.user)
 
     def _who_waits(self) -> str:
-        away = [client.user for client in self.clients if not client.is_open and not client.leaving]
-        unacked = [own_id for member in self.members if not member.leaving for own_id in member.pending]
-        return f"{len(away)} not connected, {len(unacked)} messages not acked: {unacked[:3]}"
+        away = sum(not client.is_open and not client.leaving for client in self.clients)
+        unacked = sum(len(member.pending) for member in self.members if not member.leaving)
+        members = sum(member.user in self._silent for member in self.members)
+        return (
+            f"{away} are not connected, {unacked} messages not acked, "
+            f"{members} members and {len(self._silent) - members} followers did not hear what was said since"
+        )
 
 
 async def _at_rate(rate_hz: float, act: Callable[[], None]) -> None:

@@ -90,6 +90,11 @@ def test_a_resync_announces_what_was_stored_before_it_and_no_more() -> None:
     assert blamed(verdict) == {"lost": 1}
 
 
+def test_a_resync_does_not_make_up_for_what_was_skipped_before() -> None:
+    history = History().stored(11, 12).got("ann", 11, 12).got("bob", 12).add(Op.RESYNC, "bob")
+    assert blamed(history.verdict()) == {"lost": 1}
+
+
 def test_a_message_that_comes_twice_is_doubled_also_on_another_connection() -> None:
     history = History().stored(11).got("ann", 11).got("bob", 11).add(Op.CLOSE, "bob").add(Op.OPEN, "bob", connection=2)
     assert blamed(history.got("bob", 11, replayed=True).verdict()) == {"doubled": 1}
