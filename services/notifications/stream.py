@@ -22,7 +22,7 @@ from shared.contracts.wire_errors import error_data
 from shared.edge.commands import ENDED
 from shared.edge.connection import StreamOut
 from shared.edge.event import Batch, Event, make_event
-from shared.edge.replay import Gap, GapReason
+from shared.edge.gap import Gap, GapReason
 from shared.edge.timers import Timer
 from shared.errors import BadInput, FanfareError, Gone, RateLimited, TokenExpired, Unauthorized
 

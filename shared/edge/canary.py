@@ -19,7 +19,7 @@ from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s, now_ms
 from shared.contracts.cursor import Position
 from shared.edge.event import Event
-from shared.edge.replay import Gap
+from shared.edge.gap import Gap
 from shared.errors import FanfareError, Unavailable
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics

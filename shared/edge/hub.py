@@ -25,9 +25,10 @@ from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
 from shared.edge.fanout import FanOut
 from shared.edge.filler import Filler
+from shared.edge.gap import Gap
 from shared.edge.listener import Listener
 from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
-from shared.edge.replay import Gap, Replayer
+from shared.edge.replay import Replayer
 from shared.edge.topic import Topic
 from shared.errors import BadInput, FanfareError
 from shared.tasks import TaskKeeper
@@ -90,7 +91,7 @@ class Hub:
         self._epochs: dict[str, str] = {}
         self._opening: dict[str, asyncio.Future[_Interest]] = {}
         self._tasks = TaskKeeper()
-        self._replayer = Replayer(broker, metrics)
+        self._replayer = Replayer(broker, metrics, self._tasks)
         self._fan_out = FanOut()
         self._filler = Filler(broker, metrics, self._tasks)
         self._reconciler = Reconciler(self._reconcile, clock)

@@ -19,11 +19,11 @@ from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
 from shared.edge.fanout import FanOut
 from shared.edge.filler import Filler
+from shared.edge.gap import Gap, GapReason
 from shared.edge.hub import Encoder
 from shared.edge.line import Kept, Line
 from shared.edge.line_replay import LineListener, LineReplayer
 from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
-from shared.edge.replay import Gap, GapReason
 from shared.errors import BadInput
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics

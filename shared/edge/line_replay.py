@@ -13,9 +13,11 @@ from typing import Protocol
 from shared.broker.port import Broker, Message
 from shared.contracts.cursor import Position
 from shared.edge.event import Event
+from shared.edge.gap import Gap, GapReason
 from shared.edge.line import Kept, Line
 from shared.edge.listener import Listener
-from shared.edge.replay import CAUGHT_UP_POLL_S, MAX_REPLAY, REPLAY_PAGE, RING_STEP, Gap, GapReason
+from shared.edge.recall import CAUGHT_UP_POLL_S, MAX_REPLAY, READ_PAGE
+from shared.edge.replay import RING_STEP
 from shared.telemetry.metrics import Metrics
 
 
@@ -108,7 +110,7 @@ class LineReplayer:
         messages: list[Message] = []
         reached = after_seq
         while reached < min(await self._broker.last_seq(self._line.stream, subject), end_seq):
-            page = await self._broker.read_after(self._line.stream, subject, reached, limit=REPLAY_PAGE)
+            page = await self._broker.read_after(self._line.stream, subject, reached, limit=READ_PAGE)
             # What the stream has beyond the line is still on its way here, and comes to all when it arrives.
             messages += [message for message in page.messages if message.seq <= end_seq]
             if len(messages) >= limit:

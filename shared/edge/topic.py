@@ -17,10 +17,11 @@ class Topic(Chain):
     """The state of one subject at this edge.
 
     Attributes:
+        floor: the ring holds all that came after this place.
         idle_since_s: when the last listener left, on the monotonic clock; None while there is one.
     """
 
-    __slots__ = ("_floor", "_ring", "_ring_bytes", "idle_since_s", "listeners")
+    __slots__ = ("_ring", "_ring_bytes", "floor", "idle_since_s", "listeners")
 
     def __init__(self, stream: str, subject: str, position: Position) -> None:
         self.listeners: dict[Listener, None] = {}
@@ -30,7 +31,7 @@ class Topic(Chain):
     def restart(self, position: Position) -> None:
         """Begin at `position`, with nothing remembered."""
         super().restart(position)
-        self._floor = position.seq
+        self.floor = position.seq
         # Most topics are quiet: what only traffic needs is made when it comes.
         self._ring: deque[Event] | None = None
         self._ring_bytes = 0
@@ -41,12 +42,25 @@ class Topic(Chain):
             self._ring = deque()
         self._ring.append(event)
         self._ring_bytes += len(event.body)
-        while len(self._ring) > MAX_RING_EVENTS or self._ring_bytes > MAX_RING_BYTES:
-            oldest = self._ring.popleft()
-            self._floor, self._ring_bytes = oldest.seq, self._ring_bytes - len(oldest.body)
+        self._let_go()
+
+    def recall(self, events: list[Event], after_seq: int, end_seq: int) -> None:
+        """Take back all that came after `after_seq` up to `end_seq`, as far as it joins the ring and has room there."""
+        if not after_seq < self.floor <= end_seq:
+            return
+        older = [event for event in events if event.seq <= self.floor]
+        self._ring = deque((*older, *(self._ring or ())))
+        self._ring_bytes += sum(len(event.body) for event in older)
+        self.floor = after_seq
+        self._let_go()
 
     def recent(self, after_seq: int) -> list[Event] | None:
         """Return the events after `after_seq`; None if the ring does not reach that far back."""
-        if after_seq < self._floor:
+        if after_seq < self.floor:
             return None
         return [event for event in self._ring or () if event.seq > after_seq]
+
+    def _let_go(self) -> None:
+        while self._ring and (len(self._ring) > MAX_RING_EVENTS or self._ring_bytes > MAX_RING_BYTES):
+            oldest = self._ring.popleft()
+            self.floor, self._ring_bytes = oldest.seq, self._ring_bytes - len(oldest.body)

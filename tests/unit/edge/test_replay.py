@@ -15,8 +15,9 @@ from shared.contracts.ids import new_id
 from shared.edge import hub as hub_module
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
+from shared.edge.gap import Gap, GapReason
 from shared.edge.hub import Hub
-from shared.edge.replay import MAX_REPLAY, Gap, GapReason
+from shared.edge.recall import MAX_REPLAY
 from shared.edge.topic import MAX_RING_EVENTS, Topic
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
@@ -32,6 +33,8 @@ class HeldBroker(MemoryBroker):
         super().__init__(server)
         self.holding = False
         self.reads = 0
+        self.readable = asyncio.Event()
+        self.readable.set()
         self._held: list[tuple[Handler, Message]] = []
 
     async def subscribe(self, pattern: str, handler: Handler) -> MemorySubscription:
@@ -45,6 +48,7 @@ class HeldBroker(MemoryBroker):
 
     async def read_after(self, stream: str, subject: str, after_seq: int, *, limit: int) -> Page:
         self.reads += 1
+        await self.readable.wait()
         return await super().read_after(stream, subject, after_seq, limit=limit)
 
     def let_go(self) -> None:
@@ -195,6 +199,47 @@ async def test_an_invalid_payload_is_left_out_of_a_resume(edge: Fixture) -> None
 
     assert await edge.resume(client, seqs[0]) is None
     assert client.seqs == seqs[1:]
+
+
+async def test_a_herd_that_resumes_from_one_place_costs_one_read(edge: Fixture) -> None:
+    seqs = await edge.store(10)
+    herd = [Client() for _ in range(50)]
+
+    gaps = await asyncio.gather(*(edge.resume(client, seqs[0]) for client in herd))
+
+    assert set(gaps) == {None}
+    assert edge.broker.reads == 1
+    assert all(client.seqs == seqs[1:] for client in herd)
+    assert len({id(client.events[0]) for client in herd}) == 1, "each was encoded once"
+
+
+async def test_whoever_comes_after_the_first_is_served_from_the_ring(edge: Fixture) -> None:
+    seqs = await edge.store(10)
+    first, second, third = Client(), Client(), Client()
+    await edge.resume(first, seqs[2])
+    edge.broker.reads = 0
+    seqs += await edge.store(1)
+    await settled()
+
+    await edge.resume(second, seqs[2])
+    await edge.resume(third, seqs[5])
+
+    assert edge.broker.reads == 0
+    assert (second.seqs, third.seqs) == (seqs[3:], seqs[6:])
+
+
+async def test_a_read_goes_on_for_the_others_when_the_client_that_began_it_leaves(edge: Fixture) -> None:
+    seqs = await edge.store(10)
+    edge.broker.readable.clear()
+    first, second = Client(), Client()
+    resuming = [asyncio.ensure_future(edge.resume(client, seqs[0])) for client in (first, second)]
+    await settled()
+    resuming[0].cancel()
+    await settled()
+    edge.broker.readable.set()
+
+    assert await resuming[1] is None
+    assert (edge.broker.reads, second.seqs, first.seqs) == (1, seqs[1:], [])
 
 
 async def test_nothing_is_lost_when_the_ring_rolls_over_while_a_slow_client_is_replayed_to(edge: Fixture) -> None:

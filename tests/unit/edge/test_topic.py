@@ -192,6 +192,40 @@ def test_a_full_ring_lets_the_oldest_go_and_says_that_it_does_not_reach_them() -
     assert seqs_of(topic.recent(2)) == list(range(3, MAX_RING_EVENTS + 3))
 
 
+def test_what_was_read_from_the_stream_joins_the_ring_once() -> None:
+    topic = new_topic(10)
+    for seq in (11, 12):
+        topic.remember(event(seq))
+
+    topic.recall([event(7), event(10), event(11)], 6, 11)
+
+    assert seqs_of(topic.recent(6)) == [7, 10, 11, 12]
+    assert topic.recent(5) is None
+
+
+@pytest.mark.parametrize(("after", "end"), [(6, 9), (10, 12), (11, 12)])
+def test_what_does_not_join_the_ring_is_not_taken_back(after: int, end: int) -> None:
+    topic = new_topic(10)
+    topic.remember(event(11))
+
+    topic.recall([event(end)], after, end)
+
+    assert topic.recent(9) is None
+    assert seqs_of(topic.recent(10)) == [11]
+
+
+def test_of_what_is_taken_back_a_full_ring_keeps_the_newest() -> None:
+    topic = new_topic(MAX_RING_EVENTS)
+    for seq in range(MAX_RING_EVENTS + 1, 2 * MAX_RING_EVENTS - 1):
+        topic.remember(event(seq))
+
+    topic.recall([event(seq) for seq in range(1, MAX_RING_EVENTS + 1)], 0, MAX_RING_EVENTS)
+
+    assert topic.recent(MAX_RING_EVENTS - 3) is None
+    recent = seqs_of(topic.recent(MAX_RING_EVENTS - 2)) or []
+    assert recent == list(range(MAX_RING_EVENTS - 1, 2 * MAX_RING_EVENTS - 1))
+
+
 def seqs_of(events: list[Event] | None) -> list[int] | None:
     return None if events is None else [event.seq for event in events]
 

@@ -19,8 +19,10 @@ from shared.edge import line_hub as line_hub_module
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
 from shared.edge.fanout import SLICE
+from shared.edge.gap import Gap, GapReason
 from shared.edge.line_hub import LineHub
-from shared.edge.replay import MAX_REPLAY, REPLAY_PAGE, RING_STEP, Gap, GapReason
+from shared.edge.recall import MAX_REPLAY, READ_PAGE
+from shared.edge.replay import RING_STEP
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 from tests.support.price_board import settle
@@ -117,7 +119,7 @@ async def store(server: MemoryServer, count: int, subject: str = SUBJECT) -> lis
     return [each.seq for each in stored]
 
 
-@pytest.mark.parametrize("missed", [0, 1, RING_STEP, RING_STEP + 1, REPLAY_PAGE + 1, MAX_REPLAY - 1])
+@pytest.mark.parametrize("missed", [0, 1, RING_STEP, RING_STEP + 1, READ_PAGE + 1, MAX_REPLAY - 1])
 async def test_a_client_that_was_away_gets_what_it_missed_from_memory_and_from_the_stream(
     server: MemoryServer, edges: tuple[Edge, Edge], missed: int
 ) -> None:
