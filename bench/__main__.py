@@ -36,7 +36,7 @@ def main() -> int:
     report = Report(" ".join(["python -m bench", *sys.argv[1:]]))
     for name in names:
         began_s = time.monotonic()
-        _run(report, name, quick=arguments.quick)
+        report.add(_measured(report.command, name, quick=arguments.quick))
         print(f"{name}: {time.monotonic() - began_s:.0f} s", flush=True)
     report.show()
     report.save(arguments.json)
@@ -44,12 +44,26 @@ def main() -> int:
     return 0 if report.good else 1
 
 
-def _run(report: Report, name: str, *, quick: bool) -> None:
+def _measured(command: str, name: str, *, quick: bool) -> Report:
+    """Return what a scenario found; others' work can spoil the ratios of a small run, so it gets a second try.
+
+    What did not arrive is no noise, and has no second try.
+    """
+    report = _run(command, name, quick=quick)
+    if quick and not report.void and not report.good:
+        print(f"{name} again: {'; '.join(str(check) for check in report.checks if not check.holds)}", flush=True)
+        report = _run(command, name, quick=quick)
+    return report
+
+
+def _run(command: str, name: str, *, quick: bool) -> Report:
+    report = Report(command)
     with tempfile.TemporaryDirectory(prefix=f"fanfare-bench-{name}-") as directory:
         try:
             uvloop.run(SCENARIOS[name](report, Path(directory), quick=quick))
         except (BenchFailed, TimeoutError, httpx.HTTPError) as error:
             report.void.append(f"{name}: {error or 'timed out'}")
+    return report
 
 
 def _arguments() -> argparse.Namespace:

@@ -67,6 +67,12 @@ class Report:
         """Whether all was delivered and every bound kept."""
         return not self.void and all(check.holds for check in self.checks)
 
+    def add(self, other: Report) -> None:
+        """Take over what another run found."""
+        self.rows += other.rows
+        self.checks += other.checks
+        self.void += other.void
+
     def show(self) -> None:
         """Print the tables, the checks and what is void."""
         print(f"\n{self.command}\n{', '.join(f'{name} {value}' for name, value in self.machine.items())}")
