@@ -315,7 +315,7 @@ FAULTS = (
     Fault("slow, narrow and sliced lines to clients", poor_lines, within_s=30, nodes=(1,)),
     Fault("slow readers", slow_readers),
     Fault("auth service down", keys_down),
-    Fault("streams purged", purge_stream, announces=True),
-    Fault("streams made anew", make_streams_anew, within_s=30, announces=True),
-    Fault("sessions revoked, one edge cut off", revoke_sessions),
+    Fault("streams purged", purge_stream, announces=True, repeatable=False),
+    Fault("streams made anew", make_streams_anew, within_s=30, announces=True, repeatable=False),
+    Fault("sessions revoked, one edge cut off", revoke_sessions, repeatable=False),
 )

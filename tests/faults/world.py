@@ -56,8 +56,8 @@ class World:
         over: set by a fault from when on service must come back, if that is before it has tidied up.
     """
 
-    def __init__(self, stack: AsyncExitStack, tmp_path: Path) -> None:
-        self._stack, self._tmp_path = stack, tmp_path
+    def __init__(self, stack: AsyncExitStack, tmp_path: Path, environment: dict[str, str]) -> None:
+        self._stack, self._tmp_path, self._environment = stack, tmp_path, environment
         self.mint = Mint()
         self.nodes: dict[str, NatsNode] = {}
         self.cluster: NatsCluster | None = None
@@ -86,9 +86,9 @@ class World:
         url = self.keys_line.url + "/.well-known/jwks.json"
         self._edges = Edges(self._stack, self.nats_url, url, self.mint, self._tmp_path)
 
-    async def start_edge(self, service: str, **environment: str) -> EdgeProcess:
+    async def start_edge(self, service: str) -> EdgeProcess:
         """Start an edge, known to the balancer once it is ready."""
-        variables = ENVIRONMENT | environment
+        variables = dict(self._environment)
         line: Line | None = None
         if self.cluster is None:
             line = await self._stack.enter_async_context(Line(self.nats_url))
@@ -117,7 +117,8 @@ class World:
         """Put a line before every edge, and have every client come back over it."""
         for pool in (self.chat, self.notifications):
             for edge in pool.edges:
-                pool.lines[edge.name] = await self._stack.enter_async_context(Line(edge.url))
+                if edge.name not in pool.lines:
+                    pool.lines[edge.name] = await self._stack.enter_async_context(Line(edge.url))
         for client in self.crowd.clients:
             client.cut()
         await self.crowd.recovered(within_s=30)
@@ -147,10 +148,12 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(tmp_path: Path, *, nodes: int, chat: int = 2, notifications: int = 2) -> AsyncIterator[World]:
-    """Yield a world of so many NATS nodes and edges."""
+async def open_world(
+    tmp_path: Path, *, nodes: int, chat: int = 2, notifications: int = 2, **environment: str
+) -> AsyncIterator[World]:
+    """Yield a world of so many NATS nodes and edges; `environment` is that of the edges, as in .env.example."""
     async with AsyncExitStack() as stack:
-        world = World(stack, tmp_path)
+        world = World(stack, tmp_path, ENVIRONMENT | environment)
         await world.start_nats(nodes)
         await world.start_keys()
         await _all([world.start_edge("chat") for _ in range(chat)])
