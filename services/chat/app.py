@@ -80,7 +80,8 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
     await typing.start()
     edge.listen(hub, subjects.canary(settings.instance), metrics)
     edge.hold(sessions)
-    limits = OverflowLimits(lossless_bytes=settings.backlog_bytes)
+    too_slow = metrics.counter("clients_too_slow", "Clients closed over a full backlog", ["transport"])
+    limits = OverflowLimits(lossless_bytes=settings.backlog_bytes, count_too_slow=too_slow.labels(TRANSPORT).inc)
     frame_limits = frames.Limits(max_message_bytes=MAX_FRAME_BYTES)
     sockets = SocketContext(edge.pool, limits, frame_limits, edge.tasks, edge.wheel) if edge.pool is not None else None
     throttle = MessageThrottle(

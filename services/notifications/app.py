@@ -89,13 +89,14 @@ async def _make_parts(
     await statuses.start()
     edge.listen(line, subjects.notify_canary(settings.instance), metrics)
     edge.hold(sessions)
+    too_slow = metrics.counter("clients_too_slow", "Clients closed over a full backlog", ["transport"])
     return NotificationsParts(
         settings=settings,
         admission=admission,
         authenticator=edge.authenticator,
         calls=Buckets(settings.call_rate_hz, settings.call_burst) if settings.limited else None,
         commands=commands,
-        limits=OverflowLimits(lossless_bytes=settings.backlog_bytes),
+        limits=OverflowLimits(lossless_bytes=settings.backlog_bytes, count_too_slow=too_slow.labels(TRANSPORT).inc),
         line=line,
         notices=Notices(broker, line),
         pool=edge.pool,

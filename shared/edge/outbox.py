@@ -17,10 +17,10 @@ class Outbox:
         overflowed: the client was too slow for what must not be lost; it is to be closed, and resumes with its cursor.
     """
 
-    __slots__ = ("_backlog", "_changed", "_drained", "closed", "overflowed")
+    __slots__ = ("_backlog", "_changed", "_drained", "_limits", "closed", "overflowed")
 
     def __init__(self, limits: OverflowLimits) -> None:
-        self._backlog = Backlog(limits)
+        self._limits, self._backlog = limits, Backlog(limits)
         self._changed = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
@@ -32,6 +32,7 @@ class Outbox:
             return
         if not self._backlog.put(event):
             self.overflowed = True
+            self._limits.count_too_slow()
         if self._backlog.pending_bytes > WRITABLE_BELOW_BYTES:
             self._drained.clear()
         self._changed.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.edge.event import Event, Overflow, make_event
@@ -16,11 +17,13 @@ class OverflowLimits:
         lossless_bytes: over this the connection must be closed; it resumes with its cursor.
         droppable_events: with this many events waiting, events of class DROP are not taken any more.
         latest_keys: values of class LATEST kept, one for each key; a new key over it is dropped.
+        count_too_slow: told of each connection that goes over `lossless_bytes`.
     """
 
     lossless_bytes: int = 1 << 20
     droppable_events: int = 64
     latest_keys: int = 5_000
+    count_too_slow: Callable[[], None] = lambda: None
 
 
 class Backlog:

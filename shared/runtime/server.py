@@ -38,6 +38,13 @@ CLOSE_BACKSTOP_S = 3
 MAX_WS_MESSAGE_BYTES = 256 * 1024  # the session refuses far less, with a reason; this bounds memory before it can
 HALF_OPEN_MS = 30_000
 COLLECT_AFTER = (10_000, 20, 100)  # a connect frees what it used without the collector; see `settle`
+UNSENT_BYTES = 128 * 1024
+"""What the kernel takes of a client that does not keep up, beyond what is under way to it.
+
+Else it is up to 4 MiB a client (tcp_wmem) before the edge sees a full socket, and only then the backlog's bound begins.
+It limits no fast client: what the network holds is not counted.
+"""
+
 RESERVED_DESCRIPTORS = 32  # for the links to NATS, the database, the keys: a full edge must be able to reconnect
 
 
@@ -136,15 +143,17 @@ def allow_descriptors() -> int:
 
 
 def listen(settings: ServiceSettings) -> socket.socket:
-    """Return the listening socket; half-open peers are dropped by the kernel after HALF_OPEN_MS of unread data.
+    """Return the listening socket, whose options every accepted one inherits (Linux).
 
-    The option on the listening socket is inherited by every accepted one (Linux): SSE has no answer to its comments
-    that would show a dead peer.
+    Half-open peers are dropped by the kernel after HALF_OPEN_MS of unread data: SSE has no answer to its comments that
+    would show a dead peer.
     """
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, HALF_OPEN_MS)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:

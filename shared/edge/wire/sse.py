@@ -57,6 +57,7 @@ class PooledStream(PooledWriter):
 
     def too_slow(self) -> None:
         """End the stream: the client resumes with its cursor. What waited is in the stream still."""
+        self.closing = True
         self.pool.discard_soon(self)
 
     def finish(self) -> None:

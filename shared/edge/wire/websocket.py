@@ -125,16 +125,23 @@ class PooledWebSocket(PooledWriter):
         self._take(events)
 
     def sweep(self, now_s: float) -> None:
-        """Ping; a peer that was silent since the last ping is gone, and one that never ends its message goes."""
-        if not self._heard and self.reading:
+        """Ping; a peer that does not answer is gone, and one that never ends its message goes."""
+        if not self._lives:
             self.pool.discard(self)
             return
         if self._partial is not None and self._partial.grow_older() > MAX_MESSAGE_HEARTBEATS:
             self.close(1008, "a message was begun and not ended")
-        self._heard = False
         self._pings = 0
-        if self.congestion is None and not self.closing:
+        if self.congestion is not None:
+            self.congestion.progressed = False
+        elif not self.closing:
+            self._heard = False
             self.send(PING)
+
+    def resume(self) -> None:
+        """Read again; a peer cannot be blamed for its silence while nobody listened."""
+        self._heard = True
+        super().resume()
 
     def gone(self) -> None:
         """Tell the session, once it is through with the frame that it handles: it must not join what it just left."""
@@ -145,6 +152,13 @@ class PooledWebSocket(PooledWriter):
             self._inbound.clear()
 
     # -- private ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _lives(self) -> bool:
+        """Whether the peer takes what waits for it, or else has said something since it was asked."""
+        if self.congestion is not None:
+            return self.congestion.progressed
+        return self._heard or not self.reading
 
     def _take(self, events: list[frames.Event]) -> None:
         for event in events:

@@ -14,7 +14,11 @@ REFILL_BELOW_BYTES = 64 * 1024
 
 
 class Congestion:
-    """What a full socket has yet to take: the rest of what was begun, and a backlog behind it."""
+    """What a full socket has yet to take: the rest of what was begun, and a backlog behind it.
+
+    Attributes:
+        progressed: the socket has taken something since the last sweep.
+    """
 
     __slots__ = ("backlog", "progressed", "tail", "waiters")
 
@@ -172,6 +176,7 @@ class PooledWriter(ABC):
         if congestion is not None and (
             not congestion.backlog.put(event) or congestion.bytes > self.limits.lossless_bytes
         ):
+            self.limits.count_too_slow()
             self.too_slow()
 
     def _watch(self) -> None:

@@ -1,0 +1,147 @@
+"""Who is taken for gone: whoever was asked and is silent, or takes nothing of what waits; over a real socket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from shared.edge.event import Event
+from shared.edge.overflow import OverflowLimits
+from shared.edge.timers import Wheel
+from shared.edge.wire import frames
+from shared.edge.wire.pool import Pool
+from shared.edge.wire.websocket import PING, PooledWebSocket, SocketContext
+from shared.errors import FanfareError
+from shared.tasks import TaskKeeper
+from shared.telemetry.metrics import Metrics
+from tests.support.waiting import eventually
+
+PONG = b"\x8a\x80" + bytes(4)
+LARGE = Event("chat_message", b'{"x":"%b"}' % (b"x" * 100_000))
+
+
+class Ended:
+    """A session that notes its end."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def receive(self, raw: str | bytes) -> None:
+        """No frame comes to it here."""
+
+    def end(self, error: FanfareError) -> None:
+        """Nothing goes wrong here."""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Line:
+    """A WebSocket in a pool, its session, and the peer's end of it."""
+
+    edge: PooledWebSocket
+    session: Ended
+    peer: socket.socket
+    too_slow: list[None]
+
+    def congest(self) -> None:
+        while self.edge.congestion is None:
+            self.edge.deliver(LARGE)
+
+    def read_all(self) -> bytes:
+        """Take what is there, and what the edge writes thereupon."""
+        found = b""
+        while True:
+            try:
+                found += self.peer.recv(1 << 20)
+            except BlockingIOError:
+                if self.edge.congestion is None:
+                    return found
+                self.edge.writable_again()
+
+
+@pytest.fixture
+async def line() -> AsyncIterator[Line]:
+    pool, tasks, wheel = Pool(Metrics(), heartbeat_s=3600), TaskKeeper(), Wheel()
+    pool.start()
+    too_slow: list[None] = []
+    limits = OverflowLimits(lossless_bytes=1_000_000, count_too_slow=lambda: too_slow.append(None))
+    here, peer = socket.socketpair()
+    here.setblocking(False)
+    peer.setblocking(False)
+    context = SocketContext(pool, limits, frames.Limits(max_message_bytes=65_536), tasks, wheel)
+    edge = PooledWebSocket(context, here.detach())
+    edge.session = session = Ended()
+    pool.adopt(edge)
+    yield Line(edge, session, peer, too_slow)
+    pool.close()
+    peer.close()
+    await tasks.close()
+
+
+async def test_a_peer_that_was_asked_and_is_silent_is_gone(line: Line) -> None:
+    line.edge.sweep(0)
+    assert line.read_all() == PING
+    line.edge.sweep(0)
+
+    assert line.session.closed
+
+
+async def test_a_peer_that_answers_stays(line: Line) -> None:
+    for _ in range(3):
+        line.edge.sweep(0)
+        line.peer.send(PONG)
+        await eventually(lambda: line.edge._heard)
+
+    assert not line.session.closed
+
+
+async def test_a_peer_that_was_not_asked_since_its_socket_was_full_is_not_gone(line: Line) -> None:
+    line.congest()
+    line.edge.sweep(0)
+    line.read_all()
+    line.edge.sweep(0)
+
+    assert not line.session.closed
+    assert line.read_all() == PING
+
+
+async def test_a_peer_that_was_asked_and_still_takes_what_lies_before_the_ping_is_not_gone(line: Line) -> None:
+    line.edge.sweep(0)
+    line.congest()
+    line.edge.deliver(LARGE)
+    line.peer.recv(1 << 20)
+    line.edge.writable_again()
+    line.edge.sweep(0)
+
+    assert not line.session.closed
+
+
+async def test_a_peer_that_takes_nothing_of_what_waits_is_gone(line: Line) -> None:
+    line.congest()
+    line.edge.sweep(0)
+    line.edge.sweep(0)
+
+    assert line.session.closed
+
+
+async def test_a_peer_whose_answer_nobody_read_is_not_gone(line: Line) -> None:
+    line.edge.pause()
+    line.edge.sweep(0)
+    line.peer.send(PONG)
+    line.edge.resume()
+    line.edge.sweep(0)
+
+    assert not line.session.closed
+
+
+async def test_whoever_is_closed_over_a_full_backlog_is_counted_once(line: Line) -> None:
+    for _ in range(30):
+        line.edge.deliver(LARGE)
+
+    assert line.edge.closing
+    assert len(line.too_slow) == 1
