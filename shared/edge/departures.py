@@ -17,7 +17,7 @@ from shared.broker.port import Broker
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.events import PresenceLeft
-from shared.contracts.ids import new_id
+from shared.contracts.ids import is_id, new_id
 from shared.edge.roster import users_in
 from shared.edge.timers import Wheel
 from shared.errors import FanfareError
@@ -51,7 +51,8 @@ class Departures:
         """
         rosters = await asyncio.gather(*(self._broker.get(subjects.PRESENCE, room, edge) for edge in self._living()))
         elsewhere = {user for entry in rosters if entry is not None for user, _name in users_in(entry.value)}
-        await asyncio.gather(*(self._say(room, user, users[user]) for user in users.keys() - elsewhere))
+        gone = [user for user in users.keys() - elsewhere if is_id(user)]
+        await asyncio.gather(*(self._say(room, user, users[user]) for user in gone))
 
     def lost(self, edge: str) -> None:
         """Sweep up after an edge that is no more, when it is this one's turn."""
@@ -101,5 +102,5 @@ class Departures:
             await asyncio.gather(*(self._broker.delete(subjects.PRESENCE, room, edge) for room in batch))
 
     async def _say(self, room: str, user: str, name: str) -> None:
-        event = PresenceLeft(id=new_id(), room=room, user_id=user, username=name, timestamp=now_ms())
+        event = PresenceLeft(id=new_id(), room=room, user_id=user, username=str(name)[:128], timestamp=now_ms())
         await self._broker.append(subjects.presence_gone(room, user), event.to_json(), msg_id=f"{room}.{user}")

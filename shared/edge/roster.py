@@ -17,6 +17,10 @@ def roster(users: Mapping[str, str]) -> bytes:
 
 
 def users_in(stored: bytes) -> ItemsView[str, str]:
-    """Return who stands in a roster, with names."""
-    users: dict[str, str] = from_json(stored).get("users", {})
-    return users.items()
+    """Return who stands in a roster, with names; nobody if it is none: it must not keep an edge from starting."""
+    try:
+        found = from_json(stored)
+    except ValueError:
+        found = None
+    users = found.get("users") if isinstance(found, dict) else None
+    return (users if isinstance(users, dict) else {}).items()

@@ -280,3 +280,18 @@ async def test_whoever_was_asked_to_move_has_time_to_come_to_another_edge(edge: 
 
     await a.hears(("witness", True), ("bob", True), ("end", True))
     assert a.left() == []
+
+
+@pytest.mark.parametrize("garbage", [b"", b"1", b"[]", b"not json", b'{"users":[]}', b'{"users":{"a b":1}}'])
+async def test_what_is_no_roster_keeps_no_edge_from_starting_and_is_nobody(edge: Maker, garbage: bytes) -> None:
+    a = await edge("a")
+    await a.broker.put(subjects.PRESENCE, ROOM, "dead", value=garbage)
+    await a.join("witness")
+    await eventually(lambda: a.has_on_roster("witness"), deadline_s=3)
+    await a.presence._tasks.close()
+    await a.broker.delete(subjects.LEASES, EDGE_LEASE, "a")
+
+    b = await edge("b")
+
+    assert b.left() == ["witness"]
+    assert await b.presence.members(ROOM) == {}
