@@ -270,7 +270,7 @@ class ChatSession:
     async def _attach(self, room: str, start: Position) -> None:
         subject = subjects.chat_message(room)
         self._parts.hub.detach(subject, self)  # joined again from a cursor: the past first, then what is live
-        gap = await self._parts.hub.attach(subjects.CHAT, subject, self, start)
+        gap = await self._parts.hub.attach(subjects.CHAT, subject, self, start, outlet=self._connection)
         if room not in self.rooms or self._connection.closing:
             self._parts.hub.detach(subject, self)
         elif gap is not None:

@@ -26,7 +26,7 @@ from shared.edge.event import Event
 from shared.edge.fanout import FanOut
 from shared.edge.filler import Filler
 from shared.edge.gap import Gap
-from shared.edge.listener import Listener
+from shared.edge.listener import Listener, Outlet
 from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
 from shared.edge.replay import Replayer
 from shared.edge.topic import Topic
@@ -134,8 +134,14 @@ class Hub:
         """Ask for the epoch of `stream` now: something has been seen that one life of it cannot explain."""
         self._epochs[stream] = (await self._broker.state(stream)).epoch
 
-    async def attach(self, stream: str, subject: str, listener: Listener, after: Position) -> Gap | None:
+    async def attach(
+        self, stream: str, subject: str, listener: Listener, after: Position, *, outlet: Outlet | None = None
+    ) -> Gap | None:
         """Deliver what came after `after`, then everything that comes.
+
+        Args:
+            outlet: where events go once the listener is up to date, by default the listener itself. One that hands them
+                on as they are names its connection: in a broadcast of thousands each call counts.
 
         Returns:
             None if the replay was complete; else the gap that was announced by nobody yet: the caller tells its client.
@@ -145,7 +151,7 @@ class Hub:
         interest.joining += 1  # a slow client may be replayed to for longer than an idle topic is kept
         try:
             gap = await self._replayer.replay(topic, listener, after, self._encode)
-            topic.listeners[listener] = None
+            topic.listeners[listener] = outlet or listener
         finally:
             interest.joining -= 1
             topic.idle_since_s = None if topic.listeners else self._clock()
@@ -161,8 +167,8 @@ class Hub:
         interest = self._interests.get(subject)
         if interest is None:
             return
-        interest.topic.listeners.pop(listener, None)
-        self._fan_out.forget(interest.topic, listener)
+        outlet = interest.topic.listeners.pop(listener, listener)
+        self._fan_out.forget(interest.topic, outlet)
         if not interest.topic.listeners:
             interest.topic.idle_since_s = self._clock()
 
@@ -230,7 +236,7 @@ class Hub:
             if event is None:
                 continue
             topic.remember(event)
-            self._fan_out.send(topic, event, topic.listeners)
+            self._fan_out.send(topic, event, topic.listeners.values())
             self._delivered(event.type).inc(len(topic.listeners))
 
     def _encode(self, topic: Topic, message: Message) -> Event | None:

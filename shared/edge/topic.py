@@ -7,7 +7,7 @@ from collections import deque
 from shared.contracts.cursor import Position
 from shared.edge.chain import Chain
 from shared.edge.event import Event
-from shared.edge.listener import Listener
+from shared.edge.listener import Listener, Outlet
 
 MAX_RING_EVENTS = 256
 MAX_RING_BYTES = 256 * 1024
@@ -24,7 +24,7 @@ class Topic(Chain):
     __slots__ = ("_ring", "_ring_bytes", "floor", "idle_since_s", "listeners")
 
     def __init__(self, stream: str, subject: str, position: Position) -> None:
-        self.listeners: dict[Listener, None] = {}
+        self.listeners: dict[Listener, Outlet] = {}
         self.idle_since_s: float | None = None
         super().__init__(stream, subject, position)
 

@@ -28,7 +28,7 @@ class Reader:
 def audience(size: int) -> tuple[Topic, list[Reader]]:
     topic = Topic("CHAT", "s", Position("e", 0))
     readers = [Reader() for _ in range(size)]
-    topic.listeners.update(dict.fromkeys(readers))
+    topic.listeners.update({reader: reader for reader in readers})
     return topic, readers
 
 
@@ -68,7 +68,7 @@ async def test_who_leaves_gets_nothing_more_and_who_comes_only_what_is_new() -> 
     leaver = readers[-1]
     del topic.listeners[leaver]
     fan_out.forget(topic, leaver)
-    topic.listeners[late] = None
+    topic.listeners[late] = late
     fan_out.send(topic, event(2), topic.listeners)
     await until_idle([*readers[:-1], late], 2)
 

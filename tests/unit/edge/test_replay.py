@@ -15,6 +15,7 @@ from shared.contracts.ids import new_id
 from shared.edge import hub as hub_module
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
+from shared.edge.fanout import SLICE
 from shared.edge.gap import Gap, GapReason
 from shared.edge.hub import Hub
 from shared.edge.recall import MAX_REPLAY
@@ -403,3 +404,21 @@ async def test_a_stream_made_anew_restarts_its_topics_and_tells(edge: Fixture) -
 
     assert [topic.subject for topic in edge.resynced] == [ROOM]
     assert client.seqs[-2:] == seqs
+
+
+# -- outlets ----------------------------------------------------------------------------------------------------------
+
+
+async def test_who_leaves_amid_a_broadcast_gets_no_more_of_it_where_its_events_go(edge: Fixture) -> None:
+    await edge.open_topic()
+    here = Position(await edge.epoch(), 0)
+    clients = {Client(): Client() for _ in range(2 * SLICE)}
+    for client, outlet in clients.items():
+        await edge.hub.attach(subjects.CHAT, ROOM, client, here, outlet=outlet)
+    seqs = await edge.store(1)
+    first, last = next(iter(clients)), next(reversed(clients))
+    edge.hub.detach(ROOM, last)
+    await settled()
+
+    assert (clients[first].seqs, first.seqs) == (seqs, [])
+    assert clients[last].seqs == []
