@@ -31,12 +31,12 @@ class Kept:
 class Line(Chain):
     """The chain of a whole stream, and the ring of its recent messages."""
 
-    __slots__ = ("_cursor", "_floor", "_ring", "_ring_bytes")
+    __slots__ = ("_cursor", "_floor", "_remembered", "_ring", "_ring_bytes")
 
     def restart(self, position: Position) -> None:
         """Begin at `position`, with nothing remembered."""
         super().restart(position)
-        self._floor = position.seq
+        self._floor = self._remembered = position.seq
         self._ring: deque[Kept] = deque()
         self._ring_bytes = 0
         self._cursor = ""
@@ -56,6 +56,7 @@ class Line(Chain):
     def remember(self, message: Message) -> Kept:
         """Keep a message that is in order for hot replay."""
         self._cursor = ""
+        self._remembered = message.seq
         kept = Kept(message)
         self._ring.append(kept)
         self._ring_bytes += len(message.data)
@@ -63,6 +64,18 @@ class Line(Chain):
             oldest = self._ring.popleft().message
             self._floor, self._ring_bytes = oldest.seq, self._ring_bytes - len(oldest.data)
         return kept
+
+    def hole(self, messages: list[Message]) -> tuple[int, int] | None:
+        """Return what is missing before and among `messages` in order, from after the first number to the second.
+
+        The stream has it no more: its limits, or an operator, took it before this edge had read it.
+        """
+        before, start, end = self._remembered, -1, -1
+        for message in messages:
+            if message.seq > before + 1:
+                start, end = before if start < 0 else start, message.seq - 1
+            before = message.seq
+        return None if start < 0 else (start, end)
 
     def recent(self, after_seq: int) -> list[Kept] | None:
         """Return what came after `after_seq`, in order; None if the ring does not reach that far back."""

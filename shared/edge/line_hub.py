@@ -147,6 +147,8 @@ class LineHub:
             self._reconciler.wake()
 
     def _emit(self, messages: list[Message]) -> None:
+        if (hole := self._line.hole(messages)) is not None:
+            self._tell_missed(GapReason.EXPIRED, hole[0], Position(self._line.epoch, hole[1]))
         for message in messages:
             kept = self._line.remember(message)
             if message.subject in self._listeners and (event := self._event(kept)) is not None:
@@ -183,14 +185,18 @@ class LineHub:
 
     def _start_over(self, state: StreamState) -> None:
         """Begin where the stream is now, and tell everybody."""
-        self._fan_out.finish(self._line)
         before, place = self._line.position, Position(state.epoch, state.last_seq)
         self._line.restart(place)
         reason = GapReason.EPOCH if place.epoch != before.epoch else GapReason.TOO_MANY
+        self._tell_missed(reason, before.seq, place)
+
+    def _tell_missed(self, reason: GapReason, start: int, place: Position) -> None:
+        """Tell everybody, once, that of each subject something after `start` and up to `place` may be missing."""
+        self._fan_out.finish(self._line)
         missed: dict[LineListener, list[Gap]] = {}
         for subject in self._listeners:
             for listener in self.listeners(subject):
-                gap = Gap(subject, place.epoch, before.seq, place.seq, reason)
+                gap = Gap(subject, place.epoch, start, place.seq, reason)
                 missed.setdefault(listener, []).append(gap)
         for listener, gaps in missed.items():
             listener.missed(gaps, place)
