@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 
@@ -12,6 +13,7 @@ from nats.js import JetStreamContext
 
 from shared.broker.provision import provision
 from shared.contracts import subjects
+from shared.contracts.streams import STREAMS
 from tests.faults.record import Op
 from tests.faults.trial import Fault
 from tests.faults.world import World
@@ -20,6 +22,7 @@ from tests.support.waiting import eventually
 
 OUTAGE_S = 6.0
 EXIT_S = 30.0
+KEPT_OF_A_TOPIC = next(spec.max_per_subject for spec in STREAMS if spec.name == subjects.NOTIFY)
 
 
 # -- edges ------------------------------------------------------------------------------------------------------------
@@ -262,6 +265,34 @@ async def make_streams_anew(world: World) -> None:
     await provision(world.nats_url, replicas=len(world.nodes))
 
 
+async def fill_the_disk(world: World) -> None:
+    """The disk that NATS stores on is full; JetStream gives up, and is started again when there is room."""
+    assert world.disk.is_mount(), "only a disk of its own may be filled: this trial needs root, and Linux"
+    (node,) = world.nodes.values()
+    hog = world.disk / "hog"
+    with hog.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+    await asyncio.sleep(OUTAGE_S)
+    hog.unlink()
+    await node.stop()
+    await node.start()
+
+
+async def miss_more_than_is_kept(world: World) -> None:
+    """An edge is cut off while more is said on one topic than its stream keeps of one."""
+    edge = random.choice(world.notifications.edges)
+    line = world.nats_line[edge.name]
+    line.refuses = True
+    line.cut()
+    topic = next(iter(world.crowd.topics))
+    for _ in range(KEPT_OF_A_TOPIC // 100 + 2):
+        for _ in range(100):
+            world.announcer.announce(topic)
+        await world.announcer.done()
+    line.heal()
+
+
 async def revoke_sessions(world: World) -> None:
     """Sessions end while one edge is cut off: each connection must be gone a second after its edge can know."""
     revoked = random.sample(list(world.crowd.members), 8)
@@ -297,15 +328,15 @@ async def _sessions(edge: EdgeProcess, count: int) -> bool:
 
 
 FAULTS = (
-    Fault("kill -9 of an edge", kill_an_edge_of_each),
+    Fault("kill -9 of an edge", kill_an_edge_of_each, quick=(1,)),
     Fault("SIGSTOP of an edge", freeze_an_edge),
     Fault("rolling restart of every edge", restart_every_edge),
-    Fault("kill -9 of NATS, of the stream leader in a cluster", kill_nats),
+    Fault("kill -9 of NATS, of the stream leader in a cluster", kill_nats, quick=(3,)),
     Fault("kill -9 of each NATS node in turn", kill_each_node_in_turn, nodes=(3,)),
     Fault("SIGSTOP of NATS, of the stream leader in a cluster", freeze_nats),
     Fault("restart of every NATS node", restart_nats),
     Fault("stream leaders step down", step_down, nodes=(3,)),
-    Fault("edge cut off from NATS", partition_an_edge, nodes=(1,)),
+    Fault("edge cut off from NATS", partition_an_edge, nodes=(1,), quick=(1,)),
     Fault("edge cannot send to NATS", mute_an_edge, nodes=(1,)),
     Fault("edge does not hear NATS", deafen_an_edge, nodes=(1,)),
     Fault("links to NATS reset again and again", cut_links, nodes=(1,)),
@@ -316,6 +347,8 @@ FAULTS = (
     Fault("slow readers", slow_readers),
     Fault("auth service down", keys_down),
     Fault("streams purged", purge_stream, announces=True, repeatable=False),
-    Fault("streams made anew", make_streams_anew, within_s=30, announces=True, repeatable=False),
+    Fault("streams made anew", make_streams_anew, within_s=30, announces=True, repeatable=False, quick=(1,)),
+    Fault("disk of NATS full", fill_the_disk, within_s=30, nodes=(1,)),
+    Fault("edge misses more than is kept", miss_more_than_is_kept, announces=True, nodes=(1,), repeatable=False),
     Fault("sessions revoked, one edge cut off", revoke_sessions, repeatable=False),
 )

@@ -11,7 +11,10 @@ from tests.faults.trial import Fault, attempt
 from tests.faults.world import open_world
 
 TRIALS = [
-    pytest.param(fault, nodes, id=f"{fault}-{nodes}") for nodes in (1, 3) for fault in FAULTS if nodes in fault.nodes
+    pytest.param(fault, nodes, id=f"{fault}-{nodes}", marks=[pytest.mark.quick] if nodes in fault.quick else [])
+    for nodes in (1, 3)
+    for fault in FAULTS
+    if nodes in fault.nodes
 ]
 
 

@@ -31,7 +31,7 @@ from tests.support.waiting import eventually
 ROOM_SIZE = 5
 MANY = 1_100
 WINDOW = 100
-AWAY_S = 4.0
+AWAY_S = 2.5
 MARGIN_S = 0.5
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -195,6 +195,7 @@ async def end_a_session(room: Room, nats_server: NatsServer) -> None:
     await asyncio.sleep(REVOKED_WITHIN_S + MARGIN_S)
 
 
+@pytest.mark.quick
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("plant", "broken"),

@@ -67,6 +67,7 @@ async def test_thousands_that_are_cut_at_once_are_all_back_and_miss_nothing(tmp_
         await attempt(world, Fault(f"reconnect storm of {MANY:,}", cut_all, within_s=60), size)
 
 
+@pytest.mark.quick
 async def test_who_was_away_for_500_messages_gets_exactly_these_on_another_edge(own_edges: Edges) -> None:
     here, there = await own_edges.chat(message_limit=10_000), await own_edges.chat(message_limit=10_000)
     async with two_friends(own_edges, here) as (away, present, balancer, recorder):
@@ -82,6 +83,7 @@ async def test_who_was_away_for_500_messages_gets_exactly_these_on_another_edge(
     assert not verdict.announced
 
 
+@pytest.mark.quick
 async def test_who_was_away_for_longer_than_what_is_kept_is_told_and_gets_what_there_is(
     own_edges: Edges, nats_server: NatsServer
 ) -> None:

@@ -29,6 +29,7 @@ class Fault:
         within_s: how soon after it is over everybody must have heard something new from everywhere.
         announces: whether a client may be told of a loss; nobody may miss anything without being told in any case.
         nodes: the sizes of NATS cluster that it can happen to.
+        quick: the sizes that CI runs it with.
         repeatable: the world is as it was afterwards, so that it can happen again and again.
     """
 
@@ -38,6 +39,7 @@ class Fault:
     announces: bool = False
     nodes: tuple[int, ...] = (1, 3)
     repeatable: bool = True
+    quick: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.name.replace(" ", "_")

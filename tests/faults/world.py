@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tests.support.edges import EdgeProcess, Edges, serving_keys
 from tests.support.nats_cluster import NatsCluster
 from tests.support.nats_server import NatsNode, NatsServer
 from tests.support.tokens import Mint
+
+DISK_BYTES = 64 << 20
 
 ENVIRONMENT = {
     # A client is silent for at most 2.5 of these before it gives up: faults are noticed in seconds, not in a minute.
@@ -62,6 +65,7 @@ class World:
         self.nodes: dict[str, NatsNode] = {}
         self.cluster: NatsCluster | None = None
         self.nats_url = ""
+        self.disk = tmp_path
         self.chat, self.notifications = Pool(), Pool()
         self.nats_line: dict[str, Line] = {}
         self.keys_line: Line
@@ -73,7 +77,8 @@ class World:
     async def start_nats(self, nodes: int) -> None:
         """Start one node, or a cluster."""
         if nodes == 1:
-            server = await self._stack.enter_async_context(NatsServer(self._tmp_path / "nats"))
+            self.disk = self._stack.enter_context(small_disk(self._tmp_path / "nats"))
+            server = await self._stack.enter_async_context(NatsServer(self.disk))
             self.nodes, self.nats_url = {server.name: server}, server.url
         else:
             self.cluster = await self._stack.enter_async_context(NatsCluster(self._tmp_path / "nats"))
@@ -159,6 +164,18 @@ async def open_world(
         await _all([world.start_edge("chat") for _ in range(chat)])
         await _all([world.start_edge("notifications") for _ in range(notifications)])
         yield world
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[Path]:
+    """Make a directory on a disk of its own that can be filled; that takes root, and Linux."""
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "faults", str(path)], check=False)
+    try:
+        yield path
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 async def _all(starting: Iterable[object]) -> None:
