@@ -26,6 +26,7 @@ from shared.edge.overflow import OverflowLimits
 from shared.edge.presence import OnChange, Presence
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.topic import Topic
+from shared.edge.turns import Turns
 from shared.edge.wire import frames
 from shared.edge.wire.websocket import SocketContext
 from shared.limits import Buckets
@@ -100,6 +101,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         throttle=throttle if settings.limited else None,
         typing=typing,
         wheel=edge.wheel,
+        turns=Turns(),
         limits=limits,
         sockets=sockets,
     )

@@ -17,6 +17,7 @@ from shared.edge.overflow import OverflowLimits
 from shared.edge.presence import Presence
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
+from shared.edge.turns import Turns
 from shared.edge.wire.websocket import SocketContext
 from shared.limits import Buckets
 
@@ -28,6 +29,7 @@ class ChatParts:
     Attributes:
         limits: of each connection's backlog.
         calls: how many HTTP calls a user may make; None for any number.
+        turns: of those who come; who is in goes before a herd.
         sockets: what pooled connections share; None where connections stay with the server.
     """
 
@@ -43,6 +45,7 @@ class ChatParts:
     throttle: MessageThrottle | None
     typing: Typing
     wheel: Wheel
+    turns: Turns
     limits: OverflowLimits
     sockets: SocketContext | None
 

@@ -44,6 +44,7 @@ async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
         await websocket.send_denial_response(problem_response(error))
         return
     try:
+        await parts.turns.wait()
         await websocket.accept()
     except BaseException:
         parts.admission.leave(address, waiting=True)

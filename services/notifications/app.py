@@ -22,6 +22,7 @@ from shared.edge.commands import Commands
 from shared.edge.line_hub import LineHub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import SessionLimits, Sessions
+from shared.edge.turns import Turns
 from shared.limits import Buckets
 from shared.runtime.app import build_app
 from shared.runtime.edge import Edge, open_edge
@@ -104,6 +105,7 @@ async def _make_parts(
         sessions=sessions,
         statuses=statuses,
         tasks=edge.tasks,
+        turns=Turns(),
         watchlists=watchlists,
         wheel=edge.wheel,
     )

@@ -50,6 +50,8 @@ class StreamQuery(BaseModel):
 
 async def stream_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /api/stream`, past FastAPI: what a stream costs is its opening."""
+    parts: NotificationsParts = scope["state"]["notifications"]
+    await parts.turns.wait()
     response = await open_stream(scope, read_query(scope["query_string"]))
     await response(scope, receive, send)
 

@@ -17,6 +17,7 @@ from shared.edge.line_hub import LineHub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
+from shared.edge.turns import Turns
 from shared.edge.wire.pool import Pool
 from shared.limits import Buckets
 from shared.tasks import TaskKeeper
@@ -28,6 +29,7 @@ class NotificationsParts:
 
     Attributes:
         calls: how many HTTP calls a user may make; None for any number.
+        turns: of those who come; who is in goes before a herd.
     """
 
     settings: NotificationsSettings
@@ -43,6 +45,7 @@ class NotificationsParts:
     sessions: Sessions
     statuses: StatusBoard
     tasks: TaskKeeper
+    turns: Turns
     watchlists: Watchlists
     wheel: Wheel
 
