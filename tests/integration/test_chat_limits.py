@@ -38,10 +38,15 @@ async def test_w7_the_hundred_and_first_message_over_two_edges_is_refused_and_th
     user, room = new_id("user-"), new_id("room-")
     async with chat_client(a, user, rooms=[room]) as here, chat_client(b, user, rooms=[room]) as there:
         answers = await asyncio.gather(flood(here, 40), flood(there, 40))
-        headers, body = a.headers(user), {"content": "by http", "room": room}
-        for _ in range(LIMIT - 80):
-            assert (await b.http.post("/api/chat/messages", json=body, headers=headers)).status_code == 201
         assert list(answers) == [["ack"] * 40] * 2
+        headers, body = a.headers(user), {"content": "by http", "room": room}
+        # An edge may have counted a few in advance, so the last of the hundred are had at that edge only.
+        by_http = [
+            await edge.http.post("/api/chat/messages", json=body, headers=headers)
+            for edge in (b, a)
+            for _ in range(LIMIT - 80)
+        ]
+        assert [answer.status_code for answer in by_http].count(201) == LIMIT - 80
 
         for client in (here, there):
             await client.send("send_message", {"content": "one too many"}, id="x")

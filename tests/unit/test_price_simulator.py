@@ -62,8 +62,9 @@ def test_each_tick_says_how_it_differs_from_the_one_before(seed: int) -> None:
     shown: dict[str, float] = {}
     for tick in pull(simulator(seed=seed), [500] * 10):
         assert tick.previous == shown.get(tick.symbol, tick.price)
-        assert tick.change == pytest.approx(tick.price - tick.previous, abs=1e-6)
-        assert tick.change_percent is not None
+        on_the_wire = tick.shown()
+        assert on_the_wire["change"] == pytest.approx(tick.price - tick.previous, abs=1e-6)
+        assert on_the_wire["changePercent"] == pytest.approx(100 * on_the_wire["change"] / tick.previous, abs=1e-3)
         shown[tick.symbol] = tick.price
 
 
