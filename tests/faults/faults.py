@@ -224,7 +224,7 @@ async def poor_lines(world: World) -> None:
 
 
 async def slow_readers(world: World) -> None:
-    """A quarter of the chat stops reading, for as long as it takes an edge to give them up; then they come back."""
+    """A quarter of the chat stops reading for a while, then loses its connection and comes back for what it missed."""
     slow = random.sample(list(world.crowd.members), len(world.crowd.members) // 4)
     for member in slow:
         member.stop_reading()
