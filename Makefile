@@ -8,7 +8,7 @@ PAGE_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/v
 COMPOSE := docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help run notify page check fmt test unit up down logs smoke faults faults-quick conformance bench bench-quick bench-million lock clean
+.PHONY: help run notify page check fmt test unit up down logs smoke cluster faults faults-quick conformance bench bench-quick bench-million lock clean
 
 ##@ Use it
 run: $(STATE)/suite page ## Start everything in one process: NATS, the four services, the page (PORT, default 8080)
@@ -50,6 +50,9 @@ smoke: $(STATE)/dev ## Compose up, two edges, one of them killed, compose down (
 conformance: $(STATE)/dev ## The Autobahn suite against our WebSocket (AUTOBAHN=<its runner>, CASES=quick or full); our own cases without it
 	@if [ -n "$(AUTOBAHN)" ]; then $(BIN)/python -m tests.conformance "$(AUTOBAHN)" $(or $(CASES),quick); \
 	else $(BIN)/python -m pytest -q tests/conformance; fi
+
+cluster: $(STATE)/dev ## The broker and the chat on three NATS nodes, any of which is killed or frozen (about 2 minutes)
+	$(BIN)/python -m pytest -q tests/cluster
 
 faults: $(STATE)/dev ## Everything that can go wrong, under load, every message counted; about 40 minutes (ONLY=name, FAULTS_SOAK_S, FAULTS_SEED)
 	$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/faults $(if $(ONLY),-k "$(ONLY)")
