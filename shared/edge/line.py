@@ -56,6 +56,9 @@ class Line(Chain):
     def remember(self, message: Message) -> Kept:
         """Keep a message that is in order for hot replay."""
         self._cursor = ""
+        if message.seq > self._remembered + 1:  # whoever was before that must ask the stream what it has dropped
+            self._ring.clear()
+            self._ring_bytes, self._floor = 0, message.seq - 1
         self._remembered = message.seq
         kept = Kept(message)
         self._ring.append(kept)

@@ -21,8 +21,9 @@ from shared.edge.fanout import FanOut
 from shared.edge.filler import Filler
 from shared.edge.gap import Gap, GapReason
 from shared.edge.hub import Encoder
-from shared.edge.line import Kept, Line
+from shared.edge.line import MAX_RING_MESSAGES, Kept, Line
 from shared.edge.line_replay import LineListener, LineReplayer
+from shared.edge.recall import READ_PAGE
 from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
 from shared.errors import BadInput
 from shared.tasks import TaskKeeper
@@ -66,8 +67,7 @@ class LineHub:
     async def start(self) -> None:
         """Subscribe first, then take the leader's word for where the stream is: what comes in between is reconciled."""
         self._subscription = await self._broker.subscribe(subjects.live(self._line.subject), self._receive)
-        state = await self._broker.state(self._line.stream)
-        self._line.restart(Position(state.epoch, state.last_seq))
+        await self._begin(await self._broker.state(self._line.stream))
         self._broker.on_reconnect(self._reconciler.wake)
         # Only the leader repeats what is stored: what it had not repeated when it lost the lead, nobody repeats.
         await self._broker.subscribe(subjects.leader_elected(self._line.stream), lambda _news: self._reconciler.wake())
@@ -170,7 +170,23 @@ class LineHub:
             kept.event.at(str(Position(epoch, message.seq)))
         return kept.event
 
-    # -- reconcile ----------------------------------------------------------------------------------------------------
+    # -- begin and reconcile ------------------------------------------------------------------------------------------
+
+    async def _begin(self, state: StreamState) -> None:
+        """Begin a ring's length before the stream's end, so that whoever comes from an edge that died is served here.
+
+        Without it, each would read the stream by itself: two requests and more for each of its subjects.
+        """
+        line, back = self._line, max(state.first_seq - 1, state.last_seq - MAX_RING_MESSAGES, 0)
+        line.restart(Position(state.epoch, back))
+        line.filling, more = True, back < state.last_seq  # what comes live meanwhile waits
+        while more:
+            page = await self._broker.read_after(line.stream, line.subject, line.seq, limit=READ_PAGE)
+            self._emit(line.fill(page))
+            more = page.more
+        line.filling = False
+        if line.seq < state.last_seq:  # a replica that is behind, or the last are gone: nobody begins in the past
+            line.restart(Position(state.epoch, state.last_seq))
 
     async def _reconcile(self, _everything: bool) -> None:
         line, state = self._line, await self._broker.state(self._line.stream)

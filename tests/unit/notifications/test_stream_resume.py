@@ -20,6 +20,7 @@ from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
 from shared.edge.fanout import SLICE
 from shared.edge.gap import Gap, GapReason
+from shared.edge.line import MAX_RING_MESSAGES, Line
 from shared.edge.line_hub import LineHub
 from shared.edge.recall import MAX_REPLAY, READ_PAGE
 from shared.edge.replay import RING_STEP
@@ -109,6 +110,7 @@ async def late(server: MemoryServer) -> Edge:
     """Start an edge that has nothing in its ring."""
     edge = Edge(server)
     await edge.line.start()
+    edge.line._line.restart(edge.place)
     return edge
 
 
@@ -117,6 +119,45 @@ async def store(server: MemoryServer, count: int, subject: str = SUBJECT) -> lis
     stored = [await broker.append(subject, b"{}", msg_id=new_id()) for _ in range(count)]
     await settle()
     return [each.seq for each in stored]
+
+
+@pytest.mark.parametrize("before", [1, MAX_RING_MESSAGES])
+async def test_an_edge_that_has_just_started_has_what_others_missed_and_asks_the_stream_nothing(
+    server: MemoryServer, edges: tuple[Edge, Edge], before: int
+) -> None:
+    a, _ = edges
+    await store(server, before, OTHER)
+    place = a.place
+    seqs = await store(server, 50)
+    fresh, client = Edge(server), Client()
+    await fresh.line.start()
+    assert fresh.place == a.place
+
+    with patch.object(MemoryBroker, "read_after", side_effect=AssertionError("it asked the stream")):
+        assert await fresh.attach(client, place) == []
+    seqs += await store(server, 1)
+
+    assert client.got == seqs
+    await fresh.line.close()
+
+
+def test_a_ring_does_not_reach_back_over_what_the_stream_dropped_before_this_edge_had_read_it() -> None:
+    line = Line(subjects.NOTIFY, subjects.ALL_NOTIFY, Position("e", 0))
+    for seq in (1, 2, 5, 6):
+        line.remember(Message(SUBJECT, b"{}", {}, seq=seq))
+
+    assert line.recent(2) is None, "the stream says what is missing"
+    assert [kept.message.seq for kept in line.recent(4) or ()] == [5, 6]
+
+
+async def test_nobody_begins_in_the_past_when_the_end_of_the_stream_is_gone(server: MemoryServer) -> None:
+    seqs = await store(server, 3)
+    del server.stream(subjects.NOTIFY).by_subject[SUBJECT][2:]
+    fresh = Edge(server)
+    await fresh.line.start()
+
+    assert fresh.place.seq == seqs[2]
+    await fresh.line.close()
 
 
 @pytest.mark.parametrize("missed", [0, 1, RING_STEP, RING_STEP + 1, READ_PAGE + 1, MAX_REPLAY - 1])
