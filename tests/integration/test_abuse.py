@@ -298,6 +298,24 @@ async def test_an_edge_without_descriptors_refuses_newcomers_cleanly_and_serves_
     assert idle_s < 0.6
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_of_a_herd_beyond_the_descriptors_each_stream_is_served_or_refused_before_its_head(
+    edges: Edges, engine: str
+) -> None:
+    edges.max_descriptors = 256
+    edge = await edges.process("notifications", EDGE_ENGINE=engine, FANFARE_LIMITS="off")
+    edges.max_descriptors = 0
+    herd = [await RawSocket.connect(edge) for _ in range(400)]
+    answers = await asyncio.gather(*(_stream_or_refusal(edge, raw, f"user-{n}") for n, raw in enumerate(herd)))
+    for raw in herd:
+        raw.close()
+
+    served = sum(b"connected" in answer for answer in answers)
+    refused = sum(answer.startswith(b"HTTP/1.1 503 ") and b"retry-after: " in answer for answer in answers)
+    assert served + refused == len(herd)
+    assert min(served, refused) > 100
+
+
 # -- helpers ----------------------------------------------------------------------------------------------------------
 
 
@@ -335,3 +353,13 @@ async def _status(edge: EdgeProcess) -> int:
 def _get(path: str, headers: dict[str, str]) -> bytes:
     lines = [f"GET {path} HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     return "\r\n".join(lines).encode()
+
+
+async def _stream_or_refusal(edge: EdgeProcess, raw: RawSocket, user: str) -> bytes:
+    """Ask for a stream; return its beginning, or what came until the edge closed."""
+    headers = "".join(f"{name}: {value}\r\n" for name, value in edge.headers(user).items())
+    await raw.send(f"GET /api/stream HTTP/1.1\r\nHost: edge\r\n{headers}\r\n".encode())
+    try:
+        return await raw.until(b"connected")
+    except AssertionError:
+        return bytes(raw.received)
