@@ -75,8 +75,8 @@ def swap_two(monkeypatch: pytest.MonkeyPatch) -> None:
 def double_on_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Hub.attach
 
-    async def attach(self: Hub, stream: str, subject: str, listener: Listener, after: Position) -> Any:
-        return await real(self, stream, subject, listener, Position(after.epoch, max(0, after.seq - 1)))
+    async def attach(self: Hub, stream: str, subject: str, listener: Listener, after: Position, **rest: Any) -> Any:
+        return await real(self, stream, subject, listener, Position(after.epoch, max(0, after.seq - 1)), **rest)
 
     monkeypatch.setattr(Hub, "attach", attach)
 
