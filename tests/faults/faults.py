@@ -247,12 +247,15 @@ async def keys_down(world: World) -> None:
 
 
 async def purge_stream(world: World) -> None:
-    """An operator empties both streams: what is in there can be had no more, what comes goes on."""
+    """An operator empties both streams while half of the clients are away: what they missed can be had no more."""
+    for client in random.sample(list(world.crowd.clients), len(world.crowd.clients) // 2):
+        client.hold(2)
+        client.cut()
+    await asyncio.sleep(1)
     js = await admin(world)
     for stream in (subjects.CHAT, subjects.NOTIFY):
         await js.purge_stream(stream)
     await js._nc.close()
-    await cut_clients(world)
 
 
 async def make_streams_anew(world: World) -> None:
