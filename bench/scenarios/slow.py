@@ -1,7 +1,7 @@
 """slow: one client in a hundred stops reading. What the others notice of it, and what it costs the edge.
 
 Spells in which all read take turns with spells in which the slow ones do not. Such a spell brings more than the kernel
-holds for a client (4 MiB, tcp_wmem) and its backlog at the edge, so by its end each slow client must have been cut off,
+holds for a client and its backlog at the edge, so by its end each slow client must have been cut off,
 as its class of back-pressure says (lossless: ADR 0007). It comes back with its cursor, and must get everything that it
 has missed, once and in order. The others must get everything as ever.
 """
