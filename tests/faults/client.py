@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -32,7 +33,7 @@ class Balancer(Protocol):
         """Return the address of any edge that takes clients, `http://…`; empty if there is none."""
 
 
-class Client:
+class Client(ABC):
     """One client, from `run` until `leave`, over as many connections as it takes.
 
     Attributes:
@@ -82,18 +83,18 @@ class Client:
 
     # -- what a kind of client says -----------------------------------------------------------------------------------
 
+    @abstractmethod
     def url(self, edge: str) -> str:
         """Return the address to connect to, with the newest cursors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_frame(self, frame: Frame) -> None:
         """Take a frame."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def rooms(self) -> Sequence[str]:
         """What it follows, as the records call that."""
-        raise NotImplementedError
 
     def note(self, op: Op, **facts: Any) -> None:
         """Record something."""

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ _TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 _KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.Protocol, ABC):
     """One connection to an edge.
 
     Attributes:
@@ -46,8 +47,8 @@ class Wire(asyncio.Protocol):
         self.heard_at_s = time.monotonic()
 
     def send(self, frame: Frame) -> None:
-        """Send a frame."""
-        raise NotImplementedError
+        """Send a frame; a stream of events goes one way only."""
+        raise TypeError(f"{type(self).__name__} takes no frames")
 
     def abort(self) -> None:
         """Break the connection with a reset, as a client does that crashed."""
@@ -56,9 +57,9 @@ class Wire(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
+    @abstractmethod
     def take(self, data: bytes) -> bytes:
         """Take what came after the head; return what is not whole yet."""
-        raise NotImplementedError
 
     # -- what asyncio calls -------------------------------------------------------------------------------------------
 
