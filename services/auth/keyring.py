@@ -22,6 +22,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from nacl.signing import VerifyKey
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -96,9 +97,9 @@ class Keyring:
         now = now_ms()
         return max((key for key in self._keys.values() if key.signs_from_ms <= now), key=lambda key: key.signs_from_ms)
 
-    async def key(self, kid: str) -> Ed25519PublicKey | None:
+    async def key(self, kid: str) -> VerifyKey | None:
         """Return the public key of this id."""
-        return self._keys[kid].public if kid in self._keys else None
+        return VerifyKey(self._keys[kid].public.public_bytes_raw()) if kid in self._keys else None
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the public keys as a JWK set (RFC 7517, RFC 8037)."""

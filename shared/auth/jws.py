@@ -12,8 +12,8 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from nacl.exceptions import CryptoError
+from nacl.signing import VerifyKey
 
 from shared.contracts.claims import ALGORITHM
 from shared.contracts.ids import is_id
@@ -55,15 +55,15 @@ def parse(token: str) -> Signed:
     return Signed(_header(header), payload, f"{header}.{payload}".encode(), _decoded(signature))
 
 
-def payload_of(token: Signed, key: Ed25519PublicKey) -> bytes:
+def payload_of(token: Signed, key: VerifyKey) -> bytes:
     """Return the payload if `key` has signed the token.
 
     Raises:
         BadToken: it has not.
     """
     try:
-        key.verify(token.signature, token.signed)
-    except InvalidSignature as error:
+        key.verify(token.signed, token.signature)
+    except CryptoError as error:
         raise BadToken("the signature is not the key's") from error
     return _decoded(token.payload)
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from nacl.signing import VerifyKey
 
 from shared.clock import Clock, monotonic_s
 from shared.contracts.ids import Id, require_id
@@ -28,7 +28,7 @@ FETCH_TIMEOUT_S = 3.0
 RETRY_S = 2.0
 FIRST_RETRY_S = 0.25
 
-Keys = Mapping[Id, Ed25519PublicKey]
+Keys = Mapping[Id, VerifyKey]
 
 
 class KeySource(Protocol):
@@ -38,7 +38,7 @@ class KeySource(Protocol):
     def generation(self) -> int:
         """A number that changes whenever the set of keys does."""
 
-    async def key(self, kid: str) -> Ed25519PublicKey | None:
+    async def key(self, kid: str) -> VerifyKey | None:
         """Return the key of this id; None if the issuer has none such.
 
         Raises:
@@ -54,7 +54,7 @@ class StaticKeys:
     def __init__(self, keys: Keys) -> None:
         self._keys = dict(keys)
 
-    async def key(self, kid: str) -> Ed25519PublicKey | None:
+    async def key(self, kid: str) -> VerifyKey | None:
         """Return the key of this id, if there is one."""
         return self._keys.get(kid)
 
@@ -85,7 +85,7 @@ class RemoteKeys:
         self._log = get_logger()
         self._fetches = (metrics or Metrics()).counter("jwks_fetches", "Fetches of the issuer's keys", ["result"])
 
-    async def key(self, kid: str) -> Ed25519PublicKey | None:
+    async def key(self, kid: str) -> VerifyKey | None:
         """Return the key of this id, asking the issuer again if it is not known."""
         if kid not in self._keys:
             await self._ask_again(kid)
@@ -148,7 +148,7 @@ class RemoteKeys:
             return body
 
 
-def parse_jwks(document: bytes) -> dict[str, Ed25519PublicKey]:
+def parse_jwks(document: bytes) -> dict[str, VerifyKey]:
     """Return the Ed25519 keys of a JWK set by their id (RFC 7517, RFC 8037); keys of other kinds are passed over.
 
     Raises:
@@ -168,9 +168,9 @@ def _ours(entry: dict[str, Any]) -> bool:
     return entry.get("kty") == "OKP" and entry.get("crv") == "Ed25519" and entry.get("use", "sig") == "sig"
 
 
-def _public_key(entry: dict[str, Any]) -> Ed25519PublicKey:
+def _public_key(entry: dict[str, Any]) -> VerifyKey:
     text = entry["x"]
     try:
-        return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        return VerifyKey(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except binascii.Error as error:
         raise ValueError("x is not base64url") from error
