@@ -19,7 +19,7 @@ from services.page import Page
 from services.price_feed.app import create_app as create_price_feed
 from services.price_feed.settings import PriceFeedSettings
 from services.settings import SuiteSettings
-from shared.runtime.app import build_app
+from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import load_settings
 from shared.telemetry.metrics import Metrics
@@ -39,7 +39,7 @@ class Suite:
     """The four apps as one: opens them in order, and hands each request to the one whose prefix it has."""
 
     def __init__(
-        self, apps: dict[str, FastAPI], settings: SuiteSettings, lifecycle: Lifecycle, metrics: Metrics
+        self, apps: dict[str, ServiceApp], settings: SuiteSettings, lifecycle: Lifecycle, metrics: Metrics
     ) -> None:
         self._apps = apps
         self._states: dict[str, Mapping[str, Any]] = {}
@@ -47,6 +47,11 @@ class Suite:
             "suite", lifespan=self._open, routers=[], settings=settings, lifecycle=lifecycle, metrics=metrics
         )
         self._front.mount("/", Page(), name="page")
+
+    @property
+    def staying(self) -> frozenset[str]:
+        """The paths whose connections take the hand-over: those of all."""
+        return frozenset[str]().union(*(app.staying for app in self._apps.values()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

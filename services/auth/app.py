@@ -28,7 +28,7 @@ from shared.broker.jetstream import JetStreamBroker
 from shared.broker.metrics import BrokerMetrics
 from shared.broker.port import Broker
 from shared.errors import FanfareError
-from shared.runtime.app import build_app
+from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.lifecycle import Lifecycle
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
@@ -45,7 +45,7 @@ def create_app(
     lifecycle: Lifecycle | None = None,
     metrics: Metrics | None = None,
     broker: Broker | None = None,
-) -> FastAPI:
+) -> ServiceApp:
     """Return the service's app; it opens the database and the broker's link when it starts, and closes them after."""
     lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
 

@@ -30,7 +30,7 @@ from shared.edge.turns import Turns
 from shared.edge.wire import frames
 from shared.edge.wire.websocket import SocketContext
 from shared.limits import Buckets
-from shared.runtime.app import build_app
+from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
 from shared.telemetry.metrics import Metrics
@@ -40,7 +40,7 @@ TRANSPORT = "websocket"
 
 def create_app(
     settings: ChatSettings, *, lifecycle: Lifecycle | None = None, metrics: Metrics | None = None
-) -> FastAPI:
+) -> ServiceApp:
     """Return the chat's app; it connects when its lifespan begins."""
     lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
 

@@ -24,7 +24,7 @@ from shared.edge.overflow import OverflowLimits
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.turns import Turns
 from shared.limits import Buckets
-from shared.runtime.app import build_app
+from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
 from shared.telemetry.metrics import Metrics
@@ -34,7 +34,7 @@ TRANSPORT = "sse"
 
 def create_app(
     settings: NotificationsSettings, *, lifecycle: Lifecycle | None = None, metrics: Metrics | None = None
-) -> FastAPI:
+) -> ServiceApp:
     """Return the notifications' app; it connects when its lifespan begins."""
     lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
 

@@ -149,6 +149,8 @@ def _carry(session: StreamSession, parts: NotificationsParts, *, named: bool) ->
         out = PooledStream(parts.pool, departed.fd, parts.limits, named=named)
         out.session = session
         parts.pool.adopt(out)
+        out.hold(departed.unsent)
         session.open(out)
+        out.release()
 
     return StreamResponse(stay, on_departed=adopt if parts.pool is not None else None)

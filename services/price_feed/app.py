@@ -19,7 +19,7 @@ from shared.broker.lease import Lease
 from shared.broker.port import Broker
 from shared.clock import now_ms
 from shared.contracts import subjects
-from shared.runtime.app import build_app
+from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.edge import connect_broker
 from shared.runtime.lifecycle import Lifecycle
 from shared.tasks import TaskKeeper
@@ -28,7 +28,7 @@ from shared.telemetry.metrics import Metrics
 
 def create_app(
     settings: PriceFeedSettings, *, lifecycle: Lifecycle | None = None, metrics: Metrics | None = None
-) -> FastAPI:
+) -> ServiceApp:
     """Return the price feed's app. It serves health and metrics only; prices leave it over the broker.
 
     Raises:

@@ -38,6 +38,11 @@ class ServiceApp(FastAPI):
     sockets: Mapping[str, ASGIApp]
     streams: dict[str, ASGIApp]
 
+    @property
+    def staying(self) -> frozenset[str]:
+        """The paths whose connections take the hand-over as soon as they are admitted."""
+        return frozenset((*self.sockets, *self.streams))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         endpoint: ASGIApp | None = None
@@ -58,7 +63,7 @@ def build_app(
     metrics: Metrics,
     sockets: Mapping[str, ASGIApp] | None = None,
     streams: Mapping[str, ASGIApp] | None = None,
-) -> FastAPI:
+) -> ServiceApp:
     """Return the app of service `name`; every error it raises reaches the client as RFC 9457 problem+json.
 
     Args:

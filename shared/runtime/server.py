@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -23,6 +23,7 @@ try:
 except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
+from shared.edge.wire.gate import Door, Gate
 from shared.edge.wire.guards import GuardedHttpProtocol, GuardedWebSocketProtocol
 from shared.edge.wire.http_protocol import HandOverHttpProtocol
 from shared.runtime.admin import ADMIN_HOST
@@ -55,6 +56,8 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._lifecycle, self._on_listening = lifecycle, on_listening
         self.listening = asyncio.Event()
+        self._gate: Gate | None = None
+        self.port = 0
         self._stop_asked = False
         self._drain: asyncio.Task[None] | None = None
 
@@ -77,16 +80,40 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start; `listening` is set once connections are taken."""
-        await super().startup(sockets)
+        """Start; once connections are taken, `listening` is set, and `port` the first socket's."""
+        if not sockets:
+            raise ValueError("no socket to listen on: see `listen`")
+        self.port = sockets[0].getsockname()[1]
+        await super().startup(sockets[1:] if self._staying else sockets)
+        if self._staying:
+            sockets[0].listen(BACKLOG)
+            self._gate = Gate(sockets[0], self._door())
+            self._gate.open()
         self._on_listening()
         self.listening.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: accept no more, then end what is open."""
+        if self._gate is not None:
+            await self._gate.close()
+        await super().shutdown(sockets)
+
     @property
-    def port(self) -> int:
-        """The port it listens on, once started; of use when it was asked for port 0."""
-        number: int = self.servers[0].sockets[0].getsockname()[1]
-        return number
+    def _staying(self) -> frozenset[str]:
+        """What a gate is for; nothing where connections cannot leave uvicorn."""
+        can_leave = isinstance(self.config.http, type) and issubclass(self.config.http, HandOverHttpProtocol)
+        return getattr(self.config.app, "staying", frozenset()) if can_leave else frozenset()
+
+    def _door(self) -> Door:
+        """Return what stands behind the gate: the app as uvicorn has it, and uvicorn's protocol for all else."""
+        state, protocol = self.lifespan.state, cast("type[HandOverHttpProtocol]", self.config.http)
+        return Door(
+            self.config.loaded_app,
+            self._staying,
+            state,
+            lambda: protocol(config=self.config, server_state=self.server_state, app_state=state),
+            lambda: self.server_state.default_headers,
+        )
 
 
 def make_server(
@@ -150,6 +177,7 @@ def listen(settings: ServiceSettings) -> socket.socket:
     """
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, HALF_OPEN_MS)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):

@@ -50,6 +50,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         waiting: connections that wait for a head, each since when, the longest first.
         count_refused: told why, each time that a connection is refused here.
         after_head: what came with the last request's head in one read.
+        first_words: what somebody has read of the connection before it came here.
     """
 
     max_header_bytes = 64 * 1024
@@ -59,6 +60,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     count_refused: Callable[[str], None] = staticmethod(lambda _reason: None)
 
     after_head = b""
+    first_words = b""
     _head_bytes = 0
     _seen = b""
     _reading_head = True
@@ -72,6 +74,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if transport.get_extra_info("socket").fileno() >= self.max_fd:
             self.refuse(REFUSED_503, "descriptors")
             self._make_room()
+        elif self.first_words:
+            self.data_received(self.first_words)
+            self.first_words = b""
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a head that is over its limit before it is complete."""

@@ -82,6 +82,15 @@ def switching(handshake: Handshake, subprotocol: str | None = None, headers: Hea
     )
 
 
+def streaming(headers: Headers) -> bytes:
+    """Return the head of a response without an end, in chunks (RFC 9112 section 7.1).
+
+    Raises:
+        ValueError: a header would break the head.
+    """
+    return b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n" % _lines(headers)
+
+
 def refusal(status: int, headers: Headers = (), body: bytes = b"") -> bytes:
     """Return a whole response that refuses, after which the connection is to be closed.
 
