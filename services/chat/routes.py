@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketState
 
 from services.chat.messages import MAX_HISTORY_PAGE
 from services.chat.parts import ChatParts
@@ -37,15 +37,16 @@ async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
     connections is refused before there is one more.
     """
     parts: ChatParts = scope["state"]["chat"]
-    websocket, address = WebSocket(scope, receive, send), address_of(scope)
+    address = address_of(scope)
     try:
         parts.admission.enter(address, waiting=True)
     except FanfareError as error:
-        await websocket.send_denial_response(problem_response(error))
+        await problem_response(error)(scope, receive, send)
         return
     try:
         await parts.turns.wait()
-        await websocket.accept()
+        await receive()
+        await send({"type": "websocket.accept"})
     except BaseException:
         parts.admission.leave(address, waiting=True)
         raise
@@ -53,7 +54,7 @@ async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
     if parts.sockets is not None and departed is not None:
         await serve_pooled(parts, parts.sockets, departed, scope)
     else:
-        await serve_asgi(parts, websocket)
+        await serve_asgi(parts, WebSocket(scope, receive, send))
 
 
 async def serve_pooled(parts: ChatParts, context: SocketContext, departed: Departed, scope: Scope) -> None:
@@ -64,7 +65,8 @@ async def serve_pooled(parts: ChatParts, context: SocketContext, departed: Depar
 
 
 async def serve_asgi(parts: ChatParts, websocket: WebSocket) -> None:
-    """Serve a connection where it is, over ASGI."""
+    """Serve an accepted connection where it is, over ASGI."""
+    websocket.client_state = websocket.application_state = WebSocketState.CONNECTED
     connection = AsgiWebSocket(websocket, parts.limits)
     session = ChatSession(parts, connection, address_of(websocket.scope))
     try:
