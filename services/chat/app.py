@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.chat.messages import Messages, encode_message
+from services.chat.encoding import MessageEncoder
+from services.chat.messages import Messages
 from services.chat.parts import ChatParts, State
 from services.chat.rooms import RoomRecord, Rooms
 from services.chat.routes import chat_socket, messages_router, rooms_router
@@ -64,9 +65,10 @@ def create_app(
 
 
 async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stack: AsyncExitStack) -> ChatParts:
+    encoder = MessageEncoder()
     hub = Hub(
         edge.broker,
-        encoders={subjects.CHAT: encode_message, subjects.CANARY: encode_canary},
+        encoders={subjects.CHAT: encoder.encode, subjects.CANARY: encode_canary},
         deadletters=edge.deadletters,
         metrics=metrics,
         on_resync=_resync,
@@ -94,7 +96,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         authenticator=edge.authenticator,
         calls=Buckets(settings.command_rate_hz, settings.command_burst) if settings.limited else None,
         hub=hub,
-        messages=Messages(edge.broker, hub, metrics),
+        messages=Messages(edge.broker, hub, encoder, metrics),
         presence=presence,
         rooms=rooms,
         sessions=sessions,

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
 from pydantic_core import from_json
 
 from services.chat.content import clean
+from services.chat.encoding import MessageEncoder, encode_message
 from shared.auth.principal import Principal
 from shared.broker.port import Appended, Broker, Message
 from shared.clock import now_ms
@@ -19,7 +19,7 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.events import ChatMessage
 from shared.contracts.ids import new_id
-from shared.edge.event import Event, splice
+from shared.edge.event import Event
 from shared.edge.history import read_before
 from shared.edge.hub import Hub
 from shared.errors import BadInput
@@ -52,10 +52,10 @@ class Sent:
 
 
 class Messages:
-    """Stores and reads the messages of all rooms."""
+    """Stores and reads the messages of all rooms; `encoder` is the hub's."""
 
-    def __init__(self, broker: Broker, hub: Hub, metrics: Metrics) -> None:
-        self._broker, self._hub = broker, hub
+    def __init__(self, broker: Broker, hub: Hub, encoder: MessageEncoder, metrics: Metrics) -> None:
+        self._broker, self._hub, self._encoder = broker, hub, encoder
         stored = metrics.counter("chat_messages_stored", "Messages stored", ["duplicate"])
         self._stored = {True: stored.labels("yes"), False: stored.labels("no")}
         self._newest_seq = 0
@@ -67,20 +67,14 @@ class Messages:
             BadInput: there is no text left to send.
             OutcomeUnknown: it may have been stored; send it again with the same client id.
         """
-        message = ChatMessage(
-            id=message_id(sender.user_id, room, client_id),
-            room=room,
-            user_id=sender.user_id,
-            username=sender.username[:128],
-            content=clean(content),
-            timestamp=now_ms(),
-            client_id=client_id,
+        id_, subject = message_id(sender.user_id, room, client_id), subjects.chat_message(room)
+        data = ChatMessage.encode(
+            id_, room, sender.user_id, sender.username[:128], clean(content), now_ms(), client_id=client_id
         )
-        stored = await self._broker.append(
-            subjects.chat_message(room), message.to_json(), msg_id=message.id, headers=trace_headers()
-        )
+        self._encoder.expect(subject, data)
+        stored = await self._broker.append(subject, data, msg_id=id_, headers=trace_headers())
         self._stored[stored.duplicate].inc()
-        return Sent(message.id, room, await self._position(stored), stored.duplicate, client_id)
+        return Sent(id_, room, await self._position(stored), stored.duplicate, client_id)
 
     async def _position(self, stored: Appended) -> Position:
         """Return where a message was stored.
@@ -126,22 +120,6 @@ def message_id(user: str, room: str, client_id: str | None) -> str:
     if client_id is None:
         return new_id("m_")
     return "m_" + hashlib.sha256(f"{user}\n{room}\n{client_id}".encode()).hexdigest()[:32]
-
-
-def encode_message(message: Message, epoch: str) -> Event:
-    """Validate a stored message and encode it once, its place in the stream included.
-
-    Raises:
-        BadInput: its payload is not a chat message of this room.
-    """
-    try:
-        payload = ChatMessage.model_validate_json(message.data)
-    except ValidationError as error:
-        raise BadInput(f"not a chat message: {error.errors(include_input=False)[0]['msg']}") from None
-    if subjects.stored(message.subject) != subjects.chat_message(payload.room):
-        raise BadInput("a chat message of another room")
-    body = splice(payload.to_json(), seq=message.seq, cursor=f"{epoch}:{message.seq}")
-    return Event("chat_message", body)
 
 
 # -- private ----------------------------------------------------------------------------------------------------------

@@ -1,58 +1,11 @@
-"""The chat protocol, pure: what a frame means for a session in its state. No I/O: the session performs the actions."""
+"""The chat protocol, pure: which frames a client may send in its state. No I/O: the session performs them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.contracts import frames
+from shared.contracts.frames import Authenticate, ClientFrame, parse_frame
 from shared.errors import BadInput, Conflict, Unauthorized
-
-
-@dataclass(frozen=True, slots=True)
-class Authenticate:
-    """Verify a token: the first, or a renewal."""
-
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """Store a message in a room, then ack it."""
-
-    room: str
-    content: str
-    client_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ShowTyping:
-    """Tell a room that this user types, or does no more."""
-
-    room: str
-    is_typing: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """Join a room, from a cursor on if there is one."""
-
-    room: str
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Unfollow:
-    """Leave a room."""
-
-    room: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """Answer a ping."""
-
-
-Action = Authenticate | Store | ShowTyping | Follow | Unfollow | Pong
 
 
 @dataclass(slots=True)
@@ -67,8 +20,8 @@ class ChatProtocol:
     room: str
     authenticated: bool = False
 
-    def receive(self, raw: str | bytes) -> tuple[Action, str | None]:
-        """Return what a frame asks for, and the id that the answer repeats.
+    def receive(self, raw: str | bytes) -> tuple[ClientFrame, str | None]:
+        """Return a frame, and the id that its answer repeats.
 
         Binary frames are taken as UTF-8 JSON, as text ones are.
 
@@ -76,34 +29,16 @@ class ChatProtocol:
             BadInput: it is no frame of the protocol; also TooLarge, BadId.
             Unauthorized: it came before `auth`.
         """
-        if not self.authenticated:
-            return self._first(raw), None
-        frame, frame_id = frames.parse_frame(raw)
-        return self._action(frame), frame_id
+        return parse_frame(raw) if self.authenticated else (self._first(raw), None)
 
-    def _first(self, raw: str | bytes) -> Action:
+    def _first(self, raw: str | bytes) -> Authenticate:
         try:
-            frame, _ = frames.parse_frame(raw)
+            frame, _ = parse_frame(raw)
         except BadInput:
             raise Unauthorized("the first frame must be auth") from None
-        if not isinstance(frame, frames.Authenticate):
+        if not isinstance(frame, Authenticate):
             raise Unauthorized("the first frame must be auth")
-        return Authenticate(frame.token)
-
-    def _action(self, frame: frames.ClientFrame) -> Action:
-        match frame:
-            case frames.SendMessage(content=content, room=room, client_id=client_id):
-                return Store(room or self.room, content, client_id)
-            case frames.TypingStatus(is_typing=is_typing, room=room):
-                return ShowTyping(room or self.room, is_typing)
-            case frames.Join(room=room, cursor=cursor):
-                return Follow(room, cursor)
-            case frames.Leave(room=room):
-                return Unfollow(room)
-            case frames.Authenticate(token=token):
-                return Authenticate(token)
-            case frames.Ping():
-                return Pong()
+        return frame
 
 
 def pair_cursors(rooms: list[str], cursors: list[str], *, default_room: str, limit: int) -> dict[str, str | None]:

@@ -8,17 +8,15 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from services.chat import protocol
 from services.chat.parts import ChatParts
 from services.chat.protocol import ChatProtocol
 from services.chat.typing import MAX_PER_S
 from shared.auth.principal import Principal
 from shared.clock import now_ms, now_s
-from shared.contracts import subjects
+from shared.contracts import frames, subjects
 from shared.contracts.claims import Scope
 from shared.contracts.close_codes import CloseCode
 from shared.contracts.cursor import Position
-from shared.contracts.frames import frame_id
 from shared.contracts.ids import new_id
 from shared.contracts.wire_errors import close_code, error_data, refusal_code
 from shared.edge.connection import Connection
@@ -28,8 +26,8 @@ from shared.edge.timers import Timer
 from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 from shared.limits import TokenBucket
 
-LIMITED_APART = (protocol.Store, protocol.ShowTyping)
-"""Actions with limits of their own."""
+LIMITED_APART = (frames.SendMessage, frames.TypingStatus)
+"""Frames with limits of their own."""
 
 
 class ChatSession:
@@ -85,14 +83,14 @@ class ChatSession:
         """Perform one frame; what is wrong with it is answered, and closes the connection only if it must."""
         given_id = None
         try:
-            action, given_id = self._protocol.receive(raw)
-            if not isinstance(action, LIMITED_APART):
+            frame, given_id = self._protocol.receive(raw)
+            if not isinstance(frame, LIMITED_APART):
                 self._require_command()
-            await self._perform(action, given_id)
+            await self._perform(frame, given_id)
         except RateLimited as error:
             self._refuse_frame(error, given_id)
         except FanfareError as error:
-            self.end(error, given_id or frame_id(raw))
+            self.end(error, given_id or frames.frame_id(raw))
             self._tolerate(error)
 
     def close(self) -> None:
@@ -149,22 +147,22 @@ class ChatSession:
         """Tell the client that its place in a room means nothing any more."""
         self.deliver(make_event("resync", {"room": room, "reason": reason}))
 
-    # -- the actions --------------------------------------------------------------------------------------------------
+    # -- what frames ask for ------------------------------------------------------------------------------------------
 
-    async def _perform(self, action: protocol.Action, given_id: str | None) -> None:
-        match action:
-            case protocol.Store(room=room, content=content, client_id=client_id):
-                await self._store(room, content, client_id, given_id)
-            case protocol.ShowTyping(room=room, is_typing=is_typing):
-                await self._show_typing(room, is_typing=is_typing)
-            case protocol.Follow(room=room, cursor=cursor):
+    async def _perform(self, frame: frames.ClientFrame, given_id: str | None) -> None:
+        match frame:
+            case frames.SendMessage(content=content, room=room, client_id=client_id):
+                await self._store(room or self._protocol.room, content, client_id, given_id)
+            case frames.TypingStatus(is_typing=is_typing, room=room):
+                await self._show_typing(room or self._protocol.room, is_typing=is_typing)
+            case frames.Join(room=room, cursor=cursor):
                 await self._follow(room, cursor, given_id)
-            case protocol.Unfollow(room=room):
+            case frames.Leave(room=room):
                 self._depart(room)
                 self.deliver(_frame("left", {"room": room}, given_id))
-            case protocol.Pong():
+            case frames.Ping():
                 self.deliver(_frame("pong", {"timestamp": now_ms()}, given_id))
-            case protocol.Authenticate(token=token):
+            case frames.Authenticate(token=token):
                 await self._authenticate(token)
 
     async def _authenticate(self, token: str) -> None:

@@ -11,7 +11,8 @@ jetstream_keys     buckets of keys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from shared.broker import jetstream_wire as wire
 from shared.broker.jetstream_inbox import NoResponders
@@ -121,11 +122,11 @@ class JetStreamBroker:
 
     # -- stored ---------------------------------------------------------------------------------------------------
 
-    async def append(
+    def append(
         self, subject: str, data: bytes, *, msg_id: str, headers: Mapping[str, str] = NO_HEADERS
-    ) -> Appended:
+    ) -> Coroutine[Any, Any, Appended]:
         """Store a message, once for its `msg_id`, through outages of up to `append_deadline_s`."""
-        return await self._log.store(subject, data, headers, msg_id=msg_id, deadline_s=self._append_deadline_s)
+        return self._log.store(subject, data, headers, msg_id=msg_id, deadline_s=self._append_deadline_s)
 
     async def last_seq(self, stream: str, subject: str) -> int:
         """Return the sequence of a subject's last message, read from the leader."""

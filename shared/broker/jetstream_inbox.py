@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from shared.errors import OutcomeUnknown, Unavailable
 
 MAX_WAITING = 10_000
 """Requests without an answer yet; more are refused."""
+
+LOOK_S = 0.1
+"""How often those whose time is over are looked for: one timer for all, where one for each was as much as the rest."""
 
 NO_RESPONDERS_STATUS = 503
 
@@ -42,10 +46,11 @@ IsLast = Callable[[Reply], bool]
 class Expected:
     """The answers to one request, until the last of them is there."""
 
-    __slots__ = ("_done", "_last", "_replies", "token")
+    __slots__ = ("_done", "_last", "_replies", "_timeout_s", "_until_s", "token")
 
-    def __init__(self, token: bytes, last: IsLast | None) -> None:
+    def __init__(self, token: bytes, last: IsLast | None, timeout_s: float) -> None:
         self.token, self._last = token, last
+        self._timeout_s, self._until_s = timeout_s, time.monotonic() + timeout_s
         self._replies: list[Reply] = []
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -65,6 +70,11 @@ class Expected:
         if self._last is None or self._last(reply):
             self._done.set_result(None)
 
+    def grow_older(self, now_s: float) -> None:
+        """Wait no longer if its time is over."""
+        if now_s >= self._until_s:
+            self.fail(f"no answer within {self._timeout_s:g} s")
+
     def fail(self, why: str) -> None:
         """Wait no longer."""
         if not self._done.done():
@@ -78,6 +88,7 @@ class Inbox:
         self._subject = f"{prefix}.{new_id()}"
         self._tokens = itertools.count(1)
         self._waiting: dict[bytes, Expected] = {}
+        self._looking = False
 
     @property
     def pattern(self) -> str:
@@ -87,8 +98,10 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def expect(self, last: IsLast | None) -> Expected:
+    def expect(self, last: IsLast | None, timeout_s: float) -> Expected:
         """Expect answers up to and with the one that `last` accepts, by default the first, until `forget`.
+
+        They fail with NoAnswer after `timeout_s`, or up to LOOK_S later.
 
         Raises:
             NotSent: too many wait already.
@@ -96,7 +109,10 @@ class Inbox:
         if len(self._waiting) >= MAX_WAITING:
             raise NotSent("too many requests wait for an answer")
         token = b"%d" % next(self._tokens)
-        expected = self._waiting[token] = Expected(token, last)
+        expected = self._waiting[token] = Expected(token, last, timeout_s)
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
         return expected
 
     def address(self, expected: Expected) -> str:
@@ -117,3 +133,12 @@ class Inbox:
         """Tell everyone who waits that the link broke."""
         for expected in self._waiting.values():
             expected.fail("the link to NATS broke")
+
+    def _look(self) -> None:
+        """Fail those whose time is over; look again while any wait."""
+        now_s = time.monotonic()
+        for expected in self._waiting.values():
+            expected.grow_older(now_s)
+        self._looking = bool(self._waiting)
+        if self._looking:
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from nats import errors as nats_errors
 
@@ -146,18 +147,14 @@ class Link:
     ) -> list[Reply]:
         """Send a request and return its answers, up to and with the one that `last` accepts, by default the first.
 
-        Raises as `ask` does. The time is kept by a bare timer: `asyncio.timeout` costs three times as much, and each
-        message that is stored comes this way.
+        Raises as `ask` does.
         """
-        expected = self._inbox.expect(last)
-        too_late = f"no answer within {timeout_s:g} s"
-        timer = asyncio.get_running_loop().call_later(timeout_s, expected.fail, too_late)
+        expected = self._inbox.expect(last, timeout_s)
         try:
             if not await self.send(subject, data, headers, reply=self._inbox.address(expected)):
                 raise NotSent
             return await expected.all()
         finally:
-            timer.cancel()
             self._inbox.forget(expected)
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -274,6 +271,7 @@ class Link:
         self._closed.set()
 
 
+@lru_cache(maxsize=4096)  # most are of a room that was asked for before
 def _require(grammar: re.Pattern[str], subject: str) -> None:
     """Refuse what the server would answer by closing the link for good: too long, white space, an empty token."""
     if len(subject) > MAX_SUBJECT_CHARS or not grammar.fullmatch(subject):

@@ -83,11 +83,9 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     """
     lines = ["NATS/1.0"]
     for name, value in headers.items():
-        if not _NAME.fullmatch(name):
-            raise BadInput(f"header name {name!r}")
         if "\r" in value or "\n" in value:
             value = value.translate(_LINE_BREAKS)  # noqa: PLW2901  # the same value, made harmless
-        lines.append(f"{name}: {value.strip()}")
+        lines.append(f"{_require_name(name)}: {value.strip()}")
     return "\r\n".join((*lines, "\r\n")).encode()
 
 
@@ -168,6 +166,13 @@ def time_ms(stamp: bytes) -> int:
 
 
 # -- private ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _require_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"header name {name!r}")
+    return name
 
 
 @lru_cache(maxsize=16)

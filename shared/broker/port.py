@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -50,8 +50,7 @@ class Message:
     gone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The broker's word that a message is stored; `duplicate` if its id already was, with the first one's `seq`."""
 
     seq: int

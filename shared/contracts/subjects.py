@@ -6,6 +6,8 @@ and only the NATS server itself may publish there.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from shared.contracts.ids import is_id, require_id
 
 LIVE = "live."
@@ -53,6 +55,7 @@ def stored(live_subject: str) -> str:
     return live_subject.removeprefix(LIVE)
 
 
+@lru_cache(maxsize=4096)  # asked for three times for each message
 def chat_message(room: str) -> str:
     """Stored messages of one room (stream CHAT)."""
     return f"chat.room.{require_id(room, 'room')}.msg"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import cached_property
 from typing import Any
 
 from pydantic_core import to_json
@@ -23,6 +22,17 @@ class Overflow(Enum):
     LOSSLESS = "lossless"
     LATEST = "latest"
     DROP = "drop"
+
+
+class _made_once:  # noqa: N801  # used as `property` is
+    """`functools.cached_property` without the lock that it takes before Python 3.12."""
+
+    def __init__(self, make: Callable[[Event], bytes]) -> None:
+        self._make, self._name = make, make.__name__
+
+    def __get__(self, event: Event, _owner: type[Event]) -> bytes:
+        made = event.__dict__[self._name] = self._make(event)
+        return made
 
 
 class Event:
@@ -82,7 +92,7 @@ class Event:
         """The text of a WebSocket frame: `{"type":…,"data":{…}}`."""
         return b'{"type":"%b",%b"data":%b}' % (self.type.encode(), self._frame_id, self.body)
 
-    @cached_property
+    @_made_once
     def ws_frame(self) -> bytes:
         """The whole WebSocket frame, made once; each delivery reads it, so it is a plain attribute from then on."""
         return encode_text(self.frame_text)
@@ -148,9 +158,6 @@ def make_event(type_: str, data: dict[str, Any], *, overflow: Overflow = Overflo
     return Event(type_, to_json(data), overflow=overflow, key=key)
 
 
-def splice(body: bytes, **fields: Any) -> bytes:
-    """Return the JSON object `body` with `fields` added at its end, without parsing it again."""
-    addition = to_json(fields)
-    if body == b"{}":
-        return addition
-    return body[:-1] + b"," + addition[1:]
+def placed(body: bytes, epoch: str, seq: int) -> bytes:
+    """Return `body`, an object with fields, with its place in the stream at its end: `seq`, and the cursor it makes."""
+    return b'%b,"seq":%d,"cursor":"%b:%d"}' % (body[:-1], seq, epoch.encode(), seq)

@@ -6,17 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.chat.protocol import (
-    Action,
-    Authenticate,
-    ChatProtocol,
-    Follow,
-    Pong,
-    ShowTyping,
-    Store,
-    Unfollow,
-    pair_cursors,
-)
+from services.chat.protocol import ChatProtocol, pair_cursors
+from shared.contracts.frames import Authenticate, ClientFrame, Join, Leave, Ping, SendMessage, TypingStatus
 from shared.errors import BadInput, Conflict, FanfareError, Unauthorized
 
 
@@ -25,30 +16,33 @@ def protocol(*, authenticated: bool = True) -> ChatProtocol:
 
 
 @pytest.mark.parametrize(
-    ("raw", "action"),
+    ("raw", "frame"),
     [
-        ('{"type":"auth","token":"t"}', Authenticate("t")),
-        ('{"type":"send_message","data":{"content":"hi"}}', Store("home", "hi", None)),
-        ('{"type":"send_message","data":{"content":"hi","room":"r","clientId":"c"}}', Store("r", "hi", "c")),
-        ('{"type":"typing_status","data":{"isTyping":true}}', ShowTyping("home", True)),
-        ('{"type":"typing_status","data":{"isTyping":false,"room":"r"}}', ShowTyping("r", False)),
-        ('{"type":"join","data":{"room":"r"}}', Follow("r", None)),
-        ('{"type":"join","data":{"room":"r","cursor":"e:1"}}', Follow("r", "e:1")),
-        ('{"type":"leave","data":{"room":"r"}}', Unfollow("r")),
-        ('{"type":"ping"}', Pong()),
+        ('{"type":"auth","token":"t"}', Authenticate(token="t")),
+        ('{"type":"send_message","data":{"content":"hi"}}', SendMessage(content="hi")),
+        (
+            '{"type":"send_message","data":{"content":"hi","room":"r","clientId":"c"}}',
+            SendMessage(content="hi", room="r", client_id="c"),
+        ),
+        ('{"type":"typing_status","data":{"isTyping":true}}', TypingStatus(is_typing=True)),
+        ('{"type":"typing_status","data":{"isTyping":false,"room":"r"}}', TypingStatus(is_typing=False, room="r")),
+        ('{"type":"join","data":{"room":"r"}}', Join(room="r")),
+        ('{"type":"join","data":{"room":"r","cursor":"e:1"}}', Join(room="r", cursor="e:1")),
+        ('{"type":"leave","data":{"room":"r"}}', Leave(room="r")),
+        ('{"type":"ping"}', Ping()),
     ],
 )
-def test_each_frame_asks_for_one_action(raw: str, action: Action) -> None:
-    assert protocol().receive(raw) == (action, None)
-    assert protocol().receive(raw.encode()) == (action, None)
+def test_each_frame_is_one_of_the_protocol_as_text_and_as_bytes(raw: str, frame: ClientFrame) -> None:
+    assert protocol().receive(raw) == (frame, None)
+    assert protocol().receive(raw.encode()) == (frame, None)
 
 
-def test_the_id_of_a_frame_comes_with_its_action() -> None:
-    assert protocol().receive('{"type":"ping","id":"7"}') == (Pong(), "7")
+def test_the_id_of_a_frame_comes_with_it() -> None:
+    assert protocol().receive('{"type":"ping","id":"7"}') == (Ping(), "7")
 
 
 def test_before_auth_only_auth_is_a_frame() -> None:
-    assert protocol(authenticated=False).receive('{"type":"auth","token":"t"}') == (Authenticate("t"), None)
+    assert protocol(authenticated=False).receive('{"type":"auth","token":"t"}') == (Authenticate(token="t"), None)
 
 
 @given(
@@ -60,7 +54,7 @@ def test_before_auth_anything_else_is_unauthorized_and_says_nothing_more(raw: st
 
 
 @given(raw=st.one_of(st.text(), st.binary()))
-def test_after_auth_anything_is_an_action_or_an_error_of_the_tree(raw: str | bytes) -> None:
+def test_after_auth_anything_is_a_frame_or_an_error_of_the_tree(raw: str | bytes) -> None:
     try:
         protocol().receive(raw)
     except FanfareError as error:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.edge.event import Event, make_event, splice
+from shared.edge.event import Event, make_event, placed
+from shared.edge.wire.frames import encode_text
 
 Text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 Values = st.recursive(
@@ -22,12 +23,19 @@ Data = st.dictionaries(Text, Values, max_size=5)
 Types = st.from_regex(r"[a-z_]{1,20}", fullmatch=True)
 
 
-@given(data=Data, seq=st.integers(0, 2**53), cursor=Text)
-def test_splice_adds_fields_as_if_they_had_been_there(data: dict[str, Any], seq: int, cursor: str) -> None:
-    data = {name: value for name, value in data.items() if name not in {"seq", "cursor"}}
+@given(data=Data, seq=st.integers(0, 2**53), epoch=st.from_regex(r"[0-9a-z]{1,16}", fullmatch=True))
+def test_a_place_is_added_as_if_it_had_been_there(data: dict[str, Any], seq: int, epoch: str) -> None:
+    data = {"any": 1} | {name: value for name, value in data.items() if name not in {"seq", "cursor"}}
     body = make_event("any", data).body
 
-    assert json.loads(splice(body, seq=seq, cursor=cursor)) == data | {"seq": seq, "cursor": cursor}
+    assert json.loads(placed(body, epoch, seq)) == data | {"seq": seq, "cursor": f"{epoch}:{seq}"}
+
+
+def test_a_websocket_frame_is_made_once() -> None:
+    event = make_event("any", {"a": 1})
+
+    assert event.ws_frame == encode_text(event.frame_text)
+    assert event.ws_frame is event.ws_frame
 
 
 @given(type_=Types, data=Data)
