@@ -47,6 +47,7 @@ class Suite:
             "suite", lifespan=self._open, routers=[], settings=settings, lifecycle=lifecycle, metrics=metrics
         )
         self._front.mount("/", Page(), name="page")
+        self.state = self._front.state  # where the server finds the metrics
 
     @property
     def staying(self) -> frozenset[str]:

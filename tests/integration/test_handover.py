@@ -141,7 +141,7 @@ async def test_what_a_connect_needed_is_freed_at_once_and_not_by_a_collection(ed
             await read_until(reader, b'"connected"')
 
     def of_the_server() -> int:
-        kinds = {"HandOverHttpProtocol", "RequestResponseCycle", "FlowControl", "Upgrade"}
+        kinds = {"HandOverHttpProtocol", "RequestResponseCycle", "FlowControl", "Upgrade", "Arrival", "Head"}
         return sum(type(one).__name__ in kinds for one in gc.get_objects())
 
     await enter()

@@ -112,6 +112,7 @@ class Gate:
         except BadHandshake as error:
             answer(one, refusal(error.status, error.headers, str(error).encode()))
             return
+        self._limits.count_begun("direct")
         arrival = Arrival(one, handshake, head.rest, () if head.upgrades else self._door.own_headers())
         self._tasks.spawn(arrival.run(self._door.app, self._scope(head, peer, handshake)), "arrival")
 
@@ -160,6 +161,7 @@ class Gate:
         self._silent.pop(one).cancel()
 
     def _pass_on(self, one: socket.socket, data: bytes) -> None:
+        self._limits.count_begun("uvicorn")
         self._tasks.spawn(self._give_to_uvicorn(one, data), "pass-on")
 
     async def _give_to_uvicorn(self, one: socket.socket, data: bytes) -> None:

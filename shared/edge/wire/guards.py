@@ -49,6 +49,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             free, so what is left is for the process itself.
         waiting: connections that wait for a head, each since when, the longest first.
         count_refused: told why, each time that a connection is refused here.
+        count_begun: told which way each connection goes that comes by a gate: `direct`, or `uvicorn`.
         after_head: what came with the last request's head in one read.
         first_words: what somebody has read of the connection before it came here.
     """
@@ -58,6 +59,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     max_fd = sys.maxsize
     waiting: ClassVar[dict[GuardedHttpProtocol, float]] = {}
     count_refused: Callable[[str], None] = staticmethod(lambda _reason: None)
+    count_begun: Callable[[str], None] = staticmethod(lambda _way: None)
 
     after_head = b""
     first_words = b""
