@@ -11,10 +11,10 @@ import pytest
 from shared.broker.jetstream import JetStreamBroker
 from shared.contracts import subjects
 from shared.contracts.ids import new_id
-from tests.support.amnesia import Amnesia
 from tests.support.clients import chat_client
 from tests.support.edges import Edges, open_edges
 from tests.support.nats_cluster import NatsCluster
+from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 MAX_PAUSE_S = 10.0
@@ -78,11 +78,11 @@ async def test_a_message_whose_edge_died_before_the_ack_is_not_doubled_by_its_re
 ) -> None:
     room, sender = new_id("room-"), new_id("user-")
     broker = await JetStreamBroker.connect(nats_url, name="test")
-    async with Amnesia(nats_url) as proxy, open_edges(proxy.url, tmp_path) as behind:
+    async with Proxy(nats_url) as proxy, open_edges(proxy.url, tmp_path) as behind:
         doomed = await behind.process("chat")
         async with chat_client(doomed, sender, rooms=[room]) as client:
             await client.say("before")
-            proxy.muted = True
+            proxy.down.swallows = True
             await client.send("send_message", {"content": "stored, not acked", "clientId": "once"}, id="unanswered")
 
             async def is_stored() -> bool:

@@ -25,7 +25,7 @@ from shared.runtime.embedded import EmbeddedNats
 from shared.telemetry.metrics import Metrics
 from tests.support.listening import DEADLINE_S, Ear
 from tests.support.nats_server import NatsServer
-from tests.support.wiretap import Wiretap
+from tests.support.proxy import Proxy
 
 
 class Counted:
@@ -216,11 +216,11 @@ async def test_the_server_learns_of_an_interest_before_it_is_asked_to_confirm_it
     nats_url: str, open_link: Open
 ) -> None:
     """nats-py's own flush sends PING ahead of a SUB that is still in its buffer, so that PONG proves nothing."""
-    async with Wiretap(nats_url) as tap:
-        link, subject = await open_link(tap.url), subjects.price(new_id())
+    async with Proxy(nats_url) as proxy:
+        sent, link, subject = proxy.record(), await open_link(proxy.url), subjects.price(new_id())
         await link.broker.subscribe(subject, Ear())
 
-        assert 0 < tap.sent.index(f"SUB {subject}".encode()) < tap.sent.rindex(b"PING\r\n")
+        assert 0 < sent.index(f"SUB {subject}".encode()) < sent.rindex(b"PING\r\n")
 
 
 async def test_a_burst_is_sent_a_socket_that_takes_nothing_is_not_fed_and_its_backlog_is_not_sent_later(
@@ -229,15 +229,15 @@ async def test_a_burst_is_sent_a_socket_that_takes_nothing_is_not_fed_and_its_ba
     there, ear, subject = await open_link(nats_url), Ear(), subjects.typing(new_id())
     await there.broker.subscribe(subject, ear)
     burst, size = 2 * MAX_PENDING_BYTES // 50_000, 50_000
-    async with Wiretap(nats_url) as tap:
-        link = await open_link(tap.url)
+    async with Proxy(nats_url) as proxy:
+        link = await open_link(proxy.url)
         for _ in range(burst):
             await link.broker.publish(subject, b"b" * size)
         await ear.hears(burst)
         assert link.count(BrokerEvent.PUBLISH_DROPPED) == 0
 
-        await _stuff(link, tap, subject)
-        tap.cut()
+        await _stuff(link, proxy, subject)
+        proxy.cut()
         await link.until(BrokerEvent.RECONNECTED)
         await link.broker.publish(subject, b"fresh")
         await link.broker.check()
@@ -248,18 +248,18 @@ async def test_a_burst_is_sent_a_socket_that_takes_nothing_is_not_fed_and_its_ba
 
 async def test_a_link_to_a_server_that_takes_nothing_is_given_up_and_made_anew(nats_url: str, open_link: Open) -> None:
     """nats-py waits until what it wrote is sent before it reconnects: for a peer that is gone, minutes."""
-    async with Wiretap(nats_url) as tap:
-        link = await open_link(tap.url)
-        await _stuff(link, tap)
+    async with Proxy(nats_url) as proxy:
+        link = await open_link(proxy.url)
+        await _stuff(link, proxy)
 
         await link.until(BrokerEvent.RECONNECTED)
         await link.broker.check()
 
 
 async def test_closing_a_link_to_a_server_that_takes_nothing_takes_seconds(nats_url: str, open_link: Open) -> None:
-    async with Wiretap(nats_url) as tap:
-        link = await open_link(tap.url)
-        await _stuff(link, tap)
+    async with Proxy(nats_url) as proxy:
+        link = await open_link(proxy.url)
+        await _stuff(link, proxy)
 
         async with asyncio.timeout(5):
             await link.broker.close()
@@ -444,9 +444,9 @@ def test_pages_of_subjects_stay_within_the_servers_limits_and_lose_none(asked: l
     assert all(sum(len(subject) + 3 for subject in page) <= PAGE_SUBJECT_BYTES + 600 for page in pages)
 
 
-async def _stuff(link: Counted, tap: Wiretap, subject: str = "eph.stuff") -> None:
+async def _stuff(link: Counted, proxy: Proxy, subject: str = "eph.stuff") -> None:
     """Let the other side take nothing, and fill every buffer on the way to it."""
-    tap.stall()
+    proxy.strand()
     while not link.count(BrokerEvent.PUBLISH_DROPPED):
         await link.broker.publish(subject, b"s" * 50_000)
 

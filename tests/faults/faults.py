@@ -131,21 +131,21 @@ async def whole(world: World) -> None:
 async def partition_an_edge(world: World) -> None:
     """Nothing passes between one edge of each service and NATS."""
     for edge in one_of_each(world):
-        world.nats_line[edge.name].block(world.nats_line[edge.name].up, world.nats_line[edge.name].down)
+        world.nats_proxy[edge.name].block()
     await outage(world)
 
 
 async def mute_an_edge(world: World) -> None:
     """What one edge of each service sends does not reach NATS; what NATS sends does reach the edge."""
     for edge in one_of_each(world):
-        world.nats_line[edge.name].block(world.nats_line[edge.name].up)
+        world.nats_proxy[edge.name].block(world.nats_proxy[edge.name].up)
     await outage(world)
 
 
 async def deafen_an_edge(world: World) -> None:
     """What NATS sends does not reach one edge of each service; what the edge sends does reach NATS."""
     for edge in one_of_each(world):
-        world.nats_line[edge.name].block(world.nats_line[edge.name].down)
+        world.nats_proxy[edge.name].block(world.nats_proxy[edge.name].down)
     await outage(world)
 
 
@@ -153,18 +153,18 @@ async def cut_links(world: World) -> None:
     """The links to NATS are reset, all of them, again and again."""
     for _ in range(8):
         await asyncio.sleep(random.uniform(0.2, 1.0))
-        for line in world.nats_line.values():
-            line.cut()
+        for proxy in world.nats_proxy.values():
+            proxy.cut()
 
 
 async def slow_links(world: World) -> None:
     """The links to NATS take 100 ms each way, in slices of 100 bytes, and lose their connection now and then."""
-    for line in world.nats_line.values():
-        for way in (line.up, line.down):
+    for proxy in world.nats_proxy.values():
+        for way in (proxy.up, proxy.down):
             way.latency_s, way.slice_bytes = 0.1, 100
     for _ in range(3):
         await asyncio.sleep(2)
-        random.choice(list(world.nats_line.values())).cut()
+        random.choice(list(world.nats_proxy.values())).cut()
     heal(world)
 
 
@@ -176,8 +176,8 @@ async def outage(world: World) -> None:
 
 def heal(world: World) -> None:
     """Every link to NATS is well."""
-    for line in world.nats_line.values():
-        line.heal()
+    for proxy in world.nats_proxy.values():
+        proxy.heal()
 
 
 def one_of_each(world: World) -> list[EdgeProcess]:
@@ -198,29 +198,29 @@ async def cut_clients(world: World) -> None:
 
 async def half_open_clients(world: World) -> None:
     """Clients and edges do not hear each other any more, and nobody says so: each must find out for itself."""
-    lines = await world.lines_before_edges()
-    for line in lines:
-        line.block(line.up, line.down)
+    proxies = await world.proxies_before_edges()
+    for proxy in proxies:
+        proxy.block()
     await asyncio.sleep(OUTAGE_S)  # longer than a client waits, and than an edge does
     for edge in world.chat.edges:
         await eventually(lambda edge=edge: _sessions(edge, 0), deadline_s=15)
-    for line in lines:
-        line.cut()
-        line.heal()
+    for proxy in proxies:
+        proxy.cut()
+        proxy.heal()
 
 
 async def poor_lines(world: World) -> None:
     """Clients reach the edges over 200 ms, at 32 kB/s, in slices of 7 bytes, and are cut now and then."""
-    lines = await world.lines_before_edges()
-    for line in lines:
-        for way in (line.up, line.down):
+    proxies = await world.proxies_before_edges()
+    for proxy in proxies:
+        for way in (proxy.up, proxy.down):
             way.latency_s, way.bytes_per_s, way.slice_bytes = 0.2, 32_000, 700
-        line.down.slice_bytes = 7
+        proxy.down.slice_bytes = 7
     for _ in range(3):
         await asyncio.sleep(2)
         random.choice(list(world.crowd.clients)).cut()
-    for line in lines:
-        line.heal()
+    for proxy in proxies:
+        proxy.heal()
 
 
 async def slow_readers(world: World) -> None:
@@ -238,12 +238,12 @@ async def slow_readers(world: World) -> None:
 
 async def keys_down(world: World) -> None:
     """The auth service does not answer, and every client comes back meanwhile."""
-    world.keys_line.refuses = True
-    world.keys_line.cut()
+    world.keys_proxy.refuses = True
+    world.keys_proxy.cut()
     for client in world.crowd.clients:
         client.cut()
     await asyncio.sleep(OUTAGE_S)
-    world.keys_line.heal()
+    world.keys_proxy.heal()
 
 
 async def purge_stream(world: World) -> None:
@@ -285,24 +285,24 @@ async def fill_the_disk(world: World) -> None:
 async def miss_more_than_is_kept(world: World) -> None:
     """An edge is cut off while more is said on one topic than its stream keeps of one."""
     edge = random.choice(world.notifications.edges)
-    line = world.nats_line[edge.name]
-    line.refuses = True
-    line.cut()
+    proxy = world.nats_proxy[edge.name]
+    proxy.refuses = True
+    proxy.cut()
     topic = next(iter(world.crowd.topics))
     for _ in range(KEPT_OF_A_TOPIC // 100 + 2):
         for _ in range(100):
             world.announcer.announce(topic)
         await world.announcer.done()
-    line.heal()
+    proxy.heal()
 
 
 async def revoke_sessions(world: World) -> None:
     """Sessions end while one edge is cut off: each connection must be gone a second after its edge can know."""
     revoked = random.sample(list(world.crowd.members), 8)
     edge = random.choice(world.chat.edges)
-    line = world.nats_line.get(edge.name)
-    if line is not None:
-        line.block(line.up, line.down)
+    proxy = world.nats_proxy.get(edge.name)
+    if proxy is not None:
+        proxy.block()
     js = await admin(world)
     for member in revoked:
         await js.publish(f"auth.revoked.{member.user}", member.revocation())

@@ -13,11 +13,11 @@ from pathlib import Path
 import nats
 
 from tests.faults.crowd import Announcer, Crowd, Size
-from tests.faults.line import Line
 from tests.faults.record import Recorder
 from tests.support.edges import EdgeProcess, Edges, serving_keys
 from tests.support.nats_cluster import NatsCluster
 from tests.support.nats_server import NatsNode, NatsServer
+from tests.support.proxy import Proxy
 from tests.support.tokens import Mint
 
 DISK_BYTES = 64 << 20
@@ -36,15 +36,15 @@ class Pool:
     """The edges of one service that take clients: a balancer without stickiness."""
 
     edges: list[EdgeProcess] = field(default_factory=list)
-    lines: dict[str, Line] = field(default_factory=dict)
+    proxies: dict[str, Proxy] = field(default_factory=dict)
 
     def pick(self) -> str:
-        """Return the address of any edge, or of the line before it; one that refuses connections is passed over."""
+        """Return the address of any edge, or of the proxy before it; one that refuses connections is passed over."""
         edges = [edge for edge in self.edges if edge.process.returncode is None]
         if not edges:
             return ""
         edge = random.choice(edges)
-        return self.lines[edge.name].url if edge.name in self.lines else edge.url
+        return self.proxies[edge.name].url if edge.name in self.proxies else edge.url
 
 
 class World:
@@ -53,8 +53,8 @@ class World:
     Attributes:
         nodes: the NATS servers by name; `cluster` is None if there is one only.
         chat, notifications: the edges that the balancer knows.
-        nats_line: for each edge, what it reaches NATS over; none in a cluster, whose nodes a client finds by itself.
-        keys_line: what edges reach the auth service's keys over.
+        nats_proxy: for each edge, what it reaches NATS over; none in a cluster, whose nodes a client finds by itself.
+        keys_proxy: what edges reach the auth service's keys over.
         crowd, announcer, recorder: set by `peopled`.
         over: set by a fault from when on service must come back, if that is before it has tidied up.
     """
@@ -67,8 +67,8 @@ class World:
         self.nats_url = ""
         self.disk = tmp_path
         self.chat, self.notifications = Pool(), Pool()
-        self.nats_line: dict[str, Line] = {}
-        self.keys_line: Line
+        self.nats_proxy: dict[str, Proxy] = {}
+        self.keys_proxy: Proxy
         self.recorder = Recorder()
         self.over = asyncio.Event()
         self.announcer: Announcer
@@ -87,20 +87,20 @@ class World:
     async def start_keys(self) -> None:
         """Serve the keys that edges check tokens with."""
         jwks_url = await self._stack.enter_async_context(serving_keys(self.mint))
-        self.keys_line = await self._stack.enter_async_context(Line(jwks_url))
-        url = self.keys_line.url + "/.well-known/jwks.json"
+        self.keys_proxy = await self._stack.enter_async_context(Proxy(jwks_url))
+        url = self.keys_proxy.url + "/.well-known/jwks.json"
         self._edges = Edges(self._stack, self.nats_url, url, self.mint, self._tmp_path)
 
     async def start_edge(self, service: str) -> EdgeProcess:
         """Start an edge, known to the balancer once it is ready."""
         variables = dict(self._environment)
-        line: Line | None = None
+        proxy: Proxy | None = None
         if self.cluster is None:
-            line = await self._stack.enter_async_context(Line(self.nats_url))
-            variables["NATS_URL"] = line.url
+            proxy = await self._stack.enter_async_context(Proxy(self.nats_url))
+            variables["NATS_URL"] = proxy.url
         edge = await self._edges.process(service, **variables)
-        if line is not None:
-            self.nats_line[edge.name] = line
+        if proxy is not None:
+            self.nats_proxy[edge.name] = proxy
         self.pool_of(edge).edges.append(edge)
         return edge
 
@@ -118,16 +118,16 @@ class World:
         """Return the edges of its service."""
         return self.chat if edge.name.startswith("chat") else self.notifications
 
-    async def lines_before_edges(self) -> list[Line]:
-        """Put a line before every edge, and have every client come back over it."""
+    async def proxies_before_edges(self) -> list[Proxy]:
+        """Put a proxy before every edge, and have every client come back over it."""
         for pool in (self.chat, self.notifications):
             for edge in pool.edges:
-                if edge.name not in pool.lines:
-                    pool.lines[edge.name] = await self._stack.enter_async_context(Line(edge.url))
+                if edge.name not in pool.proxies:
+                    pool.proxies[edge.name] = await self._stack.enter_async_context(Proxy(edge.url))
         for client in self.crowd.clients:
             client.cut()
         await self.crowd.recovered(within_s=30)
-        return [*self.chat.lines.values(), *self.notifications.lines.values()]
+        return [*self.chat.proxies.values(), *self.notifications.proxies.values()]
 
     @property
     def edges(self) -> list[EdgeProcess]:

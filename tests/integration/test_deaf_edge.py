@@ -71,7 +71,7 @@ async def test_an_edge_that_stays_deaf_is_not_ready_and_is_again_when_it_hears(b
         await client.say("late, but there")
         await client.hears("late, but there")
 
-        proxy.heal()
+        proxy.remember()
         await eventually(lambda: ready(edge), deadline_s=20)
         await client.say("in time")
         await client.hears("in time")

@@ -20,7 +20,7 @@ from tests.support.clients import stream_client
 from tests.support.edges import Edge, EdgeProcess, Edges, both_engines, open_edges, until_ready
 from tests.support.nats_server import NatsServer
 from tests.support.producer import Producer, connected
-from tests.support.wiretap import Wiretap
+from tests.support.proxy import Proxy
 
 BURST = 1_000
 DEADLINE_S = 10
@@ -158,13 +158,13 @@ async def test_an_edge_that_is_too_slow_loses_its_price_link_alone_and_loads_wha
 async def test_without_its_price_link_an_edge_says_stale_keeps_its_streams_and_is_not_ready(
     nats_url: str, tmp_path: Path, producer: Producer
 ) -> None:
-    async with Wiretap(nats_url) as tap, open_edges(tap.url, tmp_path) as edges:
+    async with Proxy(nats_url) as proxy, open_edges(proxy.url, tmp_path) as edges:
         edge, user, symbol = await edges.notifications(), new_id("u"), new_id("S")
         async with stream_client(edge, user, symbols=symbol) as client:
             await producer.tick(symbol, 5)
             await client.next("price_update", lambda frame: "stale" not in frame)
-            tap.refuse()
-            tap.cut(but_first=1)
+            proxy.refuses = True
+            proxy.cut(but_first=1)
             async with asyncio.timeout(DEADLINE_S):
                 while not (await client_beats(producer, client.next("price_update"))).get("stale"):
                     pass

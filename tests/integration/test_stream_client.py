@@ -13,7 +13,7 @@ from typing import Any
 from shared.contracts.ids import new_id
 from tests.support.edges import ROOT, Edges, both_engines
 from tests.support.producer import Producer
-from tests.support.switch import switch
+from tests.support.proxy import Proxy
 
 CLIENT = ROOT / "tests" / "clients" / "stream.mjs"
 NASTY = [
@@ -82,14 +82,14 @@ async def test_s7_it_resumes_by_itself_at_another_edge_when_its_own_is_drained(
     a, b = await edges.process("notifications", RETRY_MS="100"), await edges.notifications(retry_ms=100)
     user, topic = new_id("u"), new_id("t")
     async with (
-        switch(a) as door,
-        node_client(f"{door.url}/api/stream?topics={topic}", edges.mint.token(user)) as client,
+        Proxy(a.url) as balancer,
+        node_client(f"{balancer.url}/api/stream?topics={topic}", edges.mint.token(user)) as client,
     ):
         assert (await client.until("type", "connected"))["data"]["stream"].startswith(a.name)
         await producer.notify(f"notify.user.{user}", "1")
         await producer.notify(f"notify.topic.{topic}", "2")
         await client.until("title", "2")
-        door.edge = b
+        balancer.target = b.url
         a.signal(signal.SIGTERM)
         await client.until("type", "reconnect")
         await producer.notify(f"notify.user.{user}", "3", "4")
