@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench.load import BenchFailed, Door, get, text_frame, upgrade
 from bench.servers import Server, poster, running
+from shared.runtime.embedded import EmbeddedNats
 
 HERE = Path(__file__).parent
 SOURCES, BUILT = HERE / "peers", HERE / "build"
@@ -36,6 +37,8 @@ class Peer:
         door: how clients get in, given its port.
         version: what is measured.
         post: the path and the body that publish a text over the peer's own HTTP.
+        nats_option: tells it where NATS is; one that has this gets a nats-server of its own, which counts apart.
+        does: with a message, in a few words; what makes its cost one that Fanfare's may be compared with, or not.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Peer:
     door: Callable[[int], Door]
     version: Callable[[], str]
     post: Callable[[str], tuple[str, str]] = lambda text: ("/publish", text)
+    nats_option: str = ""
+    does: str = ""
 
     async def make(self) -> None:
         """Install or build it.
@@ -66,9 +71,14 @@ class Peer:
     async def run(self, directory: Path) -> AsyncIterator[Server]:
         """Run it until the block ends."""
         async with AsyncExitStack() as stack:
-            log = directory / f"{self.name.replace(' ', '-')}.log"
-            pid, port = await stack.enter_async_context(running(self.command, cwd=SOURCES, log=log))
-            yield Server(self.name, self.version(), pid, self.door(port), await poster(stack, port, self.post))
+            place, command, beside = directory / self.name.replace(" ", "-"), self.command, {}
+            if self.nats_option:
+                nats = await stack.enter_async_context(EmbeddedNats(place))
+                program, *options = self.command
+                command, beside = [program, self.nats_option, nats.url, *options], {"nats-server": nats.pid}
+            pid, port = await stack.enter_async_context(running(command, cwd=SOURCES, log=place.with_suffix(".log")))
+            publish = await poster(stack, port, self.post)
+            yield Server(self.name, self.version(), pid, self.door(port), publish, beside)
 
 
 def websocket_door(port: int) -> Door:
@@ -195,18 +205,36 @@ CENTRIFUGE = Peer(
     command=[str(BUILT / "centrifuge")],
     door=centrifuge_door,
     version=lambda: _go_module("centrifuge", "centrifugal/centrifuge"),
+    does="in its own memory, nothing kept",
 )
-CENTRIFUGO = Peer(
-    name="Centrifugo",
-    tool="go",
-    build=[["go", "build", "-C", str(SOURCES / "centrifugo"), "-o", str(BUILT / "centrifugo"), CENTRIFUGO_MODULE]],
-    product=BUILT / "centrifugo",
-    source=SOURCES / "centrifugo" / "go.mod",
-    command=[str(BUILT / "centrifugo"), "--config", "centrifugo/config.json", "--port"],
-    door=centrifugo_door,
-    version=lambda: _go_module("centrifugo", "centrifugal/centrifugo"),
-    post=lambda text: ("/api/publish", json.dumps({"channel": "bench", "data": text})),
+
+
+def _centrifugo(name: str, configuration: str, does: str, nats_option: str = "") -> Peer:
+    """Return Centrifugo with a configuration of `bench/peers/centrifugo`."""
+    folder, program = SOURCES / "centrifugo", str(BUILT / "centrifugo")
+    return Peer(
+        name=name,
+        tool="go",
+        build=[["go", "build", "-C", str(folder), "-o", program, CENTRIFUGO_MODULE]],
+        product=BUILT / "centrifugo",
+        source=folder / "go.mod",
+        command=[program, "--config", str(folder / configuration), "--port"],
+        door=centrifugo_door,
+        version=lambda: _go_module("centrifugo", "centrifugal/centrifugo"),
+        post=lambda text: ("/api/publish", json.dumps({"channel": "bench", "data": text})),
+        nats_option=nats_option,
+        does=does,
+    )
+
+
+CENTRIFUGO = _centrifugo("Centrifugo", "memory.json", "in its own memory, nothing kept")
+CENTRIFUGO_HISTORY = _centrifugo(
+    "Centrifugo with history", "history.json", "kept in its own memory, lost with the process; one node only"
 )
+CENTRIFUGO_NATS = _centrifugo(
+    "Centrifugo over NATS", "nats.json", "through NATS to all nodes, nothing kept", nats_option="--nats_url"
+)
+"""As it runs on several nodes without Redis. Its NATS broker keeps no history (`ErrorNotAvailable` in its source)."""
 SOCKETIO = _node_peer("Socket.IO", "socket.io", "node_socketio.js", _socketio_door)
 PYTHON_SOCKETIO = _venv_peer(
     "python-socketio", "python_socketio.py", _socketio_door, ("python-socketio", "uvicorn", "websockets")

@@ -31,6 +31,7 @@ COLUMNS = {
         "us of CPU a connect": "cpu_us_per_connect",
     },
     "broadcast": {
+        "clients": "clients",
         "us of CPU a delivery": "cpu_us_per_delivery",
         "ms until all have it, p50": "until_all_ms_p50",
         "generator busy": "generator_busy",

@@ -55,4 +55,4 @@ application = ProtocolTypeRouter(
 
 if __name__ == "__main__":
     endpoints = build_endpoint_description_strings(host="127.0.0.1", port=int(sys.argv[1]))
-    Server(application, endpoints=endpoints).run()
+    Server(application, endpoints=endpoints, ping_interval=600).run()

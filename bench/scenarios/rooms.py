@@ -1,8 +1,9 @@
 """rooms: many rooms of ten members. What a message costs that comes in from one of them and goes out to all ten.
 
 In each turn one member of every room of a batch says something, and the turn ends when all have heard it. The servers
-take turns, as in the broadcast. Fanfare has stored each message in JetStream before anyone hears it; Centrifugo and
-centrifuge keep nothing; what NATS uses for that is counted apart.
+take turns, as in the broadcast. Fanfare has stored each message in JetStream before anyone hears it, and NATS takes it
+to all edges. Centrifugo runs as on one node, where a message never leaves the process, with nothing kept and with its
+history on; and as on several, with NATS in between and nothing kept. What NATS uses is counted apart.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from pathlib import Path
 from bench import fanfare
 from bench.load import Crowd, content, text_frame
 from bench.machine import cpu_s
-from bench.peers import CENTRIFUGE, CENTRIFUGO, centrifuge_door, centrifugo_door, make_peers
+from bench.peers import (
+    CENTRIFUGE,
+    CENTRIFUGO,
+    CENTRIFUGO_HISTORY,
+    CENTRIFUGO_NATS,
+    centrifuge_door,
+    centrifugo_door,
+    make_peers,
+)
 from bench.report import Check, Report, Row
 from bench.servers import Server
 
@@ -27,7 +36,8 @@ MEMBERS = 10
 BATCH = 25
 CONTENT_BYTES = 200
 WARM_UPS = 2
-DOORS = {CENTRIFUGO.name: centrifugo_door, CENTRIFUGE.name: centrifuge_door}
+PEERS = (CENTRIFUGO_NATS, CENTRIFUGO_HISTORY, CENTRIFUGO, CENTRIFUGE)
+DOES = "stored in JetStream, then through NATS to all edges"
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class Hall:
 
     server: Server
     say: Callable[[int, str], bytes]
+    does: str
     crowd: Crowd = field(init=False)
     said: int = 0
     server_s: float = 0.0
@@ -82,14 +93,14 @@ class Hall:
 async def run(report: Report, directory: Path, *, quick: bool) -> None:
     """Measure Fanfare and those of its peers that have rooms of their own and can be had."""
     size = QUICK if quick else FULL
-    peers = [] if quick else await make_peers((CENTRIFUGO, CENTRIFUGE))
+    peers = [] if quick else await make_peers(PEERS)
     async with AsyncExitStack() as stack:
         suite = await stack.enter_async_context(fanfare.fanfare(directory))
-        halls = [Hall(await suite.chat(_room_of), _say_to_fanfare)]
+        halls = [Hall(await suite.chat(_room_of), _say_to_fanfare, DOES)]
         for peer in peers:
             server = await stack.enter_async_context(peer.run(directory))
-            door = DOORS[peer.name](server.door.port, _room_of)
-            halls.append(Hall(replace(server, door=door), _say_to_centrifuge))
+            door = (centrifuge_door if peer is CENTRIFUGE else centrifugo_door)(server.door.port, _room_of)
+            halls.append(Hall(replace(server, door=door), _say_to_centrifuge, peer.does))
         for hall in halls:
             stack.callback(hall.crowd.close)
             await hall.crowd.connect(range(size.rooms * MEMBERS))
@@ -119,7 +130,7 @@ def _row(hall: Hall, size: Size) -> Row:
         "rooms": size.rooms,
         "deliveries": messages * MEMBERS,
     }
-    return Row(NAME, hall.server.name, hall.server.version, figures)
+    return Row(NAME, hall.server.name, hall.server.version, figures, note=hall.does)
 
 
 def _room_of(number: int) -> str:
