@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from services.auth.app import create_app
 from services.auth.settings import AuthSettings
 from shared.contracts.ids import new_id
 from shared.runtime.lifecycle import Lifecycle
-from shared.runtime.server import make_server
 from shared.telemetry.metrics import Metrics
+from tests.support.edges import serving
 
 PASSWORD = "correct horse battery"
 
@@ -63,16 +62,7 @@ class RunningAuth:
 async def running_auth(settings: AuthSettings) -> AsyncIterator[RunningAuth]:
     """Run one replica; it serves when this yields."""
     lifecycle, metrics = Lifecycle(), Metrics()
-    server = make_server(create_app(settings, lifecycle=lifecycle, metrics=metrics), settings, lifecycle)
-    serving = asyncio.ensure_future(server.serve())
-    try:
-        async with asyncio.timeout(30):
-            while not server.started:
-                assert not serving.done(), "the service did not start"
-                await asyncio.sleep(0.01)
+    async with serving(create_app(settings, lifecycle=lifecycle, metrics=metrics), settings, lifecycle) as server:
         url = f"http://127.0.0.1:{server.port}"
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:
             yield RunningAuth(url, http, metrics, settings)
-    finally:
-        server.should_exit = True
-        await serving
