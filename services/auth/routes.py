@@ -51,7 +51,10 @@ FORM_OR_JSON = {
 }
 
 
-def get_parts(request: Request) -> Parts:
+# Dependencies are coroutines, though they wait for nothing: FastAPI runs plain functions in threads.
+
+
+async def get_parts(request: Request) -> Parts:
     """Return the service's parts."""
     parts: Parts = request.state.auth
     return parts
@@ -60,7 +63,7 @@ def get_parts(request: Request) -> Parts:
 UsedParts = Annotated[Parts, Depends(get_parts)]
 
 
-def refuse_foreign_pages(request: Request, parts: UsedParts) -> None:
+async def refuse_foreign_pages(request: Request, parts: UsedParts) -> None:
     """Refuse what a page of another origin sends; it could act with this browser's cookies, or set them."""
     if changes_state(request.scope):
         by_header = "authorization" in request.headers
@@ -68,7 +71,7 @@ def refuse_foreign_pages(request: Request, parts: UsedParts) -> None:
         check_origin(request.scope, parts.settings.allowed_origins, cookie_used=by_cookie and not by_header)
 
 
-def keep_out_of_caches(response: Response) -> None:
+async def keep_out_of_caches(response: Response) -> None:
     """Mark every answer as nobody's to keep."""
     response.headers["cache-control"] = "no-store"
 
