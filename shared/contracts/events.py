@@ -15,7 +15,6 @@ from pydantic_core import to_json
 from shared.contracts.ids import Id
 
 MAX_CONTENT_CHARS = 4096
-MAX_NOTIFICATION_DATA_BYTES = 16 * 1024
 
 Milliseconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Price = Annotated[FiniteFloat, Field(gt=0, le=1e12)]

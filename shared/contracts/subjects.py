@@ -67,13 +67,11 @@ def typing(room: str) -> str:
 
 
 def presence_gone(room: str, user: str) -> str:
-    """Where an edge says that a user has left a room (stream LEFT); what is said twice is stored once."""
+    """Where an edge says that a user has left a room (stream LEFT); what is said twice is stored once.
+
+    What is stored the server repeats, for backends, under `ALL_PRESENCE_LEFT`.
+    """
     return f"presence.gone.{require_id(room, 'room')}.{require_id(user, 'user')}"
-
-
-def presence_left(room: str, user: str) -> str:
-    """Where the server repeats what LEFT has stored, for backends."""
-    return f"presence.left.{require_id(room, 'room')}.{require_id(user, 'user')}"
 
 
 def rosters_of(edge: str) -> str:
