@@ -14,8 +14,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from shared.errors import Unavailable
 
@@ -69,13 +68,11 @@ class EmbeddedNats:
         self._log_start = 0
         self.url = ""
 
-    async def __aenter__(self) -> EmbeddedNats:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.stop()
 
     async def start(self) -> None:

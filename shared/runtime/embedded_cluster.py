@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
-from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from shared.runtime.embedded import EmbeddedNats
 
@@ -53,13 +52,11 @@ class EmbeddedCluster(Generic[NodeT]):
                 extra_config=cluster + extra_config,
             )
 
-    async def __aenter__(self) -> EmbeddedCluster[NodeT]:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.stop()
 
     async def start(self) -> None:

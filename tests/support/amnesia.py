@@ -21,10 +21,6 @@ class Amnesia(Proxy):
         self.forgotten = b""
         self.persistent = False
 
-    async def __aenter__(self) -> Amnesia:
-        await super().__aenter__()
-        return self
-
     def forget(self, prefix: str, *, persistent: bool = False) -> None:
         """Have the server forget every subscription to a subject that begins with `prefix`."""
         self.forgotten, self.persistent = prefix.encode(), persistent

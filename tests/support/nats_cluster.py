@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nats
 from nats.errors import Error as NatsError
@@ -27,7 +27,7 @@ class NatsCluster(EmbeddedCluster[NatsNode]):
     def __init__(self, data_dir: Path, *, extra_config: str = "") -> None:
         super().__init__(data_dir, SIZE, NatsNode, extra_config=extra_config)
 
-    async def __aenter__(self) -> NatsCluster:
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         await provision(self.url, replicas=SIZE)
         await self.settled()

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Self
 
 from shared.broker.provision import provision
 from shared.runtime.embedded import EmbeddedNats
@@ -44,7 +45,7 @@ class NatsNode(EmbeddedNats):
 class NatsServer(NatsNode):
     """A server that stands alone, with the suite's streams."""
 
-    async def __aenter__(self) -> NatsServer:
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         await provision(self.url)
         return self

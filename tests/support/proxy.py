@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 CHUNK_BYTES = 64 * 1024
@@ -61,14 +61,12 @@ class Proxy:
         self._connections: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
         self._carrying: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.url = f"{urlsplit(self.target).scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         self._server.close()
         self.cut()
         for task in self._carrying:
