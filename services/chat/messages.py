@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -29,8 +28,7 @@ from shared.telemetry.tracing import trace_headers
 MAX_HISTORY_PAGE = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """The receipt for a stored message."""
 
     id: str
@@ -56,8 +54,7 @@ class Messages:
 
     def __init__(self, broker: Broker, hub: Hub, encoder: MessageEncoder, metrics: Metrics) -> None:
         self._broker, self._hub, self._encoder = broker, hub, encoder
-        stored = metrics.counter("chat_messages_stored", "Messages stored", ["duplicate"])
-        self._stored = {True: stored.labels("yes"), False: stored.labels("no")}
+        self._stored = metrics.tally("chat_messages_stored", "Messages stored", "duplicate")
         self._newest_seq = 0
 
     async def send(self, sender: Principal, room: str, content: str, client_id: str | None) -> Sent:
@@ -73,7 +70,7 @@ class Messages:
         )
         self._encoder.expect(subject, data)
         stored = await self._broker.append(subject, data, msg_id=id_, headers=trace_headers())
-        self._stored[stored.duplicate].inc()
+        self._stored.add("yes" if stored.duplicate else "no")
         return Sent(id_, room, await self._position(stored), stored.duplicate, client_id)
 
     async def _position(self, stored: Appended) -> Position:

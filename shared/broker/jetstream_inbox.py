@@ -44,31 +44,26 @@ IsLast = Callable[[Reply], bool]
 
 
 class Expected:
-    """The answers to one request, until the last of them is there."""
+    """The answers to one request; `all` is done when the last of them is there, or fails with why there are none."""
 
-    __slots__ = ("_done", "_last", "_replies", "_timeout_s", "_until_s", "token")
+    __slots__ = ("_last", "_replies", "_timeout_s", "_until_s", "all", "token")
 
     def __init__(self, token: bytes, last: IsLast | None, timeout_s: float) -> None:
         self.token, self._last = token, last
         self._timeout_s, self._until_s = timeout_s, time.monotonic() + timeout_s
         self._replies: list[Reply] = []
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def all(self) -> list[Reply]:
-        """Return the answers, or raise why there are none."""
-        await self._done
-        return self._replies
+        self.all: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
 
     def take(self, reply: Reply) -> None:
         """Keep an answer."""
-        if self._done.done():
+        if self.all.done():
             return
         if status(reply.raw) == NO_RESPONDERS_STATUS:
-            self._done.set_exception(NoResponders())
+            self.all.set_exception(NoResponders())
             return
         self._replies.append(reply)
         if self._last is None or self._last(reply):
-            self._done.set_result(None)
+            self.all.set_result(self._replies)
 
     def grow_older(self, now_s: float) -> None:
         """Wait no longer if its time is over."""
@@ -77,8 +72,8 @@ class Expected:
 
     def fail(self, why: str) -> None:
         """Wait no longer."""
-        if not self._done.done():
-            self._done.set_exception(NoAnswer(why))
+        if not self.all.done():
+            self.all.set_exception(NoAnswer(why))
 
 
 class Inbox:

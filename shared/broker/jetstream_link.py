@@ -85,17 +85,9 @@ class Link:
             BadInput: the subject is not one that can be published to, or a header has no valid name.
             TooLarge: the server would close the link over it.
         """
-        _require(_SUBJECT, subject)
-        client = self._client
-        if client.pending_data_size > MAX_PENDING_BYTES:
+        if self._client.pending_data_size > MAX_PENDING_BYTES:
             await asyncio.sleep(0)  # the flusher's turn: a burst is no reason to drop, a socket that takes nothing is
-        if not client.is_connected or client.pending_data_size > MAX_PENDING_BYTES:
-            return False
-        block = encode_headers(headers) if headers else b""
-        if len(data) + len(block) > client.max_payload:
-            raise TooLarge("message", client.max_payload)
-        client.post(subject, reply, block, data)
-        return True
+        return self._post(subject, data, headers, reply)
 
     async def watch(self, pattern: str, receive: Receiver) -> int:
         """Call `receive` for each message; the server knows of it when this returns.
@@ -151,9 +143,11 @@ class Link:
         """
         expected = self._inbox.expect(last, timeout_s)
         try:
-            if not await self.send(subject, data, headers, reply=self._inbox.address(expected)):
+            if self._client.pending_data_size > MAX_PENDING_BYTES:
+                await asyncio.sleep(0)  # as in `send`, which is not awaited here: each stored message comes this way
+            if not self._post(subject, data, headers, self._inbox.address(expected)):
                 raise NotSent
-            return await expected.all()
+            return await expected.all
         finally:
             self._inbox.forget(expected)
 
@@ -175,6 +169,10 @@ class Link:
     def usable(self) -> bool:
         """Say whether the link is up."""
         return bool(self._client.is_connected)
+
+    def unread_bytes(self) -> int:
+        """Return how much the server has sent that was not read yet."""
+        return self._client.unread_bytes()
 
     async def up(self, timeout_s: float) -> bool:
         """Wait until the link is up; False if it is not in time."""
@@ -228,6 +226,18 @@ class Link:
         )
         self._up.set()
         await self.watch(self._inbox.pattern, self._inbox.receive)
+
+    def _post(self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: str) -> bool:
+        """Write a message, if the link is up and takes more; errors as `send`."""
+        _require(_SUBJECT, subject)
+        client = self._client
+        if not client.is_connected or client.pending_data_size > MAX_PENDING_BYTES:
+            return False
+        block = encode_headers(headers) if headers else b""
+        if len(data) + len(block) > client.max_payload:
+            raise TooLarge("message", client.max_payload)
+        client.post(subject, reply, block, data)
+        return True
 
     async def _confirm(self) -> None:
         """Return when the server has processed all that was sent, if need be after the link is back."""

@@ -188,7 +188,7 @@ class JetStreamLog:
             raise Unavailable(f"stream {stream} does not answer direct reads") from None
 
     async def _acked(self, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
-        reply = await self._link.ask(subject, data, headers, timeout_s=timeout_s)
+        reply, *_ = await self._link.ask_many(subject, data, headers, timeout_s=timeout_s)
         return _require(from_json(reply.data), subject)
 
     async def _api(self, call: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
