@@ -24,7 +24,7 @@ from shared.edge.admission import address_of
 from shared.edge.connection import AsgiStream
 from shared.edge.wire.handover import Departed
 from shared.edge.wire.response import StreamResponse
-from shared.edge.wire.sse import PooledStream
+from shared.edge.wire.sse import PooledNamedStream, PooledStream
 from shared.errors import BadInput
 
 PATH = "/api/stream"
@@ -146,7 +146,7 @@ def _carry(session: StreamSession, parts: NotificationsParts, *, named: bool) ->
 
     def adopt(departed: Departed) -> None:
         assert parts.pool is not None  # noqa: S101  # see on_departed
-        out = PooledStream(parts.pool, departed.fd, parts.limits, named=named)
+        out = (PooledNamedStream if named else PooledStream)(parts.pool, departed.fd, parts.limits)
         out.session = session
         parts.pool.adopt(out)
         out.hold(departed.unsent)

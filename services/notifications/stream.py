@@ -23,6 +23,7 @@ from shared.edge.commands import ENDED
 from shared.edge.connection import StreamOut
 from shared.edge.event import Batch, Event, make_event
 from shared.edge.gap import Gap, GapReason
+from shared.edge.listener import Outlet
 from shared.edge.timers import Timer
 from shared.errors import BadInput, FanfareError, Gone, RateLimited, TokenExpired, Unauthorized
 
@@ -152,6 +153,11 @@ class StreamSession:
         """Whose stream it is."""
         return self.principal.user_id
 
+    @property
+    def outlet(self) -> Outlet:
+        """Where events go once it has joined the line, which knows then where its client stands: to the connection."""
+        return self._out or self
+
     def deliver(self, event: Event) -> None:
         """Hand over an event; what is stored moves the cursor."""
         if event.cursor:
@@ -175,7 +181,8 @@ class StreamSession:
 
     def ask_to_leave(self, after_ms: int) -> None:
         """Ask the client to open its stream elsewhere, and end this one."""
-        data = {"afterMs": after_ms, "cursor": self._cursor or None}
+        reached = self._parts.line.reached(subjects.notify_user(self.user_id), self)
+        data = {"afterMs": after_ms, "cursor": reached or self._cursor or None}
         self._finish(make_event("reconnect", data))
 
     def watchlist_changed(self, watchlist: Watchlist) -> None:

@@ -82,6 +82,11 @@ class Canary:
                 await self._renew_link()
             await asyncio.sleep(EVERY_S)
 
+    @property
+    def outlet(self) -> Canary:
+        """It hears by itself."""
+        return self
+
     def deliver(self, _event: Event) -> None:
         """Hear it."""
         self._heard_at_s, self._patience_s = self._clock(), DEAF_AFTER_S

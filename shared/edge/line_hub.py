@@ -23,6 +23,7 @@ from shared.edge.gap import Gap, GapReason
 from shared.edge.hub import Encoder
 from shared.edge.line import MAX_RING_MESSAGES, Kept, Line
 from shared.edge.line_replay import LineListener, LineReplayer
+from shared.edge.listener import Outlet
 from shared.edge.recall import READ_PAGE
 from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
 from shared.errors import BadInput
@@ -55,7 +56,7 @@ class LineHub:
         self._broker, self._encode_message, self._deadletters = broker, encode, deadletters
         self._line = Line(stream, pattern, Position("", 0))
         # Nearly every user has one stream, so nearly every subject one listener: no collection for one.
-        self._listeners: dict[str, LineListener | dict[LineListener, None]] = {}
+        self._listeners: dict[str, LineListener | dict[LineListener, Outlet]] = {}
         self._tasks = TaskKeeper()
         self._filler = Filler(broker, metrics, self._tasks)
         self._replayer = LineReplayer(broker, metrics, self._line, self._event)
@@ -103,9 +104,9 @@ class LineHub:
             if there is None:
                 self._listeners[subject] = listener
             elif isinstance(there, dict):
-                there[listener] = None
+                there[listener] = listener.outlet
             elif there is not listener:
-                self._listeners[subject] = {there: None, listener: None}
+                self._listeners[subject] = {there: there.outlet, listener: listener.outlet}
 
     async def resume(self, listener: LineListener, subjects_: Collection[str], after: Position) -> None:
         """Deliver what came after `after`, or announce that it cannot be had; then everything that comes."""
@@ -125,12 +126,19 @@ class LineHub:
                 there.pop(listener, None)
             if there is listener or there == {}:
                 del self._listeners[subject]
-        self._fan_out.forget(self._line, listener)
+        self._fan_out.forget(self._line, listener.outlet)
 
     def listeners(self, subject: str) -> Collection[LineListener]:
         """Return who listens to `subject` here."""
         there = self._listeners.get(subject, {})
         return there if isinstance(there, dict) else (there,)
+
+    def reached(self, subject: str, listener: LineListener) -> str | None:
+        """Return the cursor up to which `listener` has been handed all of `subject`; None while it does not listen."""
+        if listener not in self.listeners(subject):
+            return None
+        self._fan_out.finish(self._line)
+        return self._line.cursor
 
     # -- live ---------------------------------------------------------------------------------------------------------
 
@@ -138,7 +146,7 @@ class LineHub:
         message.subject = subjects.stored(message.subject)
         if message.subject.startswith(subjects.NOTIFY_CANARIES):  # of another stream, so no part of the line
             event = encode_canary(message, "")
-            self._fan_out.send(self._line, event, self.listeners(message.subject))
+            self._fan_out.send(self._line, event, self._outlets(message.subject))
             return
         self._emit(self._line.receive(message))
         if self._line.needs_fill:
@@ -152,9 +160,13 @@ class LineHub:
         for message in messages:
             kept = self._line.remember(message)
             if message.subject in self._listeners and (event := self._event(kept)) is not None:
-                listeners = self.listeners(message.subject)
-                self._fan_out.send(self._line, event, listeners)
-                self._delivered.labels(event.type).inc(len(listeners))
+                outlets = self._outlets(message.subject)
+                self._fan_out.send(self._line, event, outlets)
+                self._delivered.labels(event.type).inc(len(outlets))
+
+    def _outlets(self, subject: str) -> Collection[Outlet]:
+        there = self._listeners.get(subject, {})
+        return there.values() if isinstance(there, dict) else (there.outlet,)
 
     def _event(self, kept: Kept) -> Event | None:
         """Return the event of a message, encoded once; None if its payload is not valid: see the dead letters then."""

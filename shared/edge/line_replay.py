@@ -15,7 +15,7 @@ from shared.contracts.cursor import Position
 from shared.edge.event import Event
 from shared.edge.gap import Gap, GapReason
 from shared.edge.line import Kept, Line
-from shared.edge.listener import Listener
+from shared.edge.listener import Listener, Outlet
 from shared.edge.recall import CAUGHT_UP_POLL_S, MAX_REPLAY, READ_PAGE
 from shared.edge.replay import RING_STEP
 from shared.telemetry.metrics import Metrics
@@ -23,6 +23,10 @@ from shared.telemetry.metrics import Metrics
 
 class LineListener(Listener, Protocol):
     """A listener that can also be told what it has missed."""
+
+    @property
+    def outlet(self) -> Outlet:
+        """Where events go once it is up to date: itself, or the connection to which it would hand them as they are."""
 
     def missed(self, gaps: Sequence[Gap], place: Position) -> None:
         """Announce all of `gaps`; everything else up to `place` has been delivered."""

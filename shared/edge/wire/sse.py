@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from shared.edge.event import Batch, Event, chunk
 from shared.edge.overflow import OverflowLimits
@@ -24,11 +24,12 @@ class StreamEnd(Protocol):
 class PooledStream(PooledWriter):
     """One client. A peer that has gone without a word is found by the kernel (TCP_USER_TIMEOUT on the listener)."""
 
-    __slots__ = ("_named", "_stuck", "session")
+    __slots__ = ("_stuck", "session")
 
-    def __init__(self, pool: Pool, fd: int, limits: OverflowLimits, *, named: bool) -> None:
+    named: ClassVar = False
+
+    def __init__(self, pool: Pool, fd: int, limits: OverflowLimits) -> None:
         super().__init__(pool, fd, limits)
-        self._named = named
         self._stuck = 0
         self.session: StreamEnd
 
@@ -36,12 +37,12 @@ class PooledStream(PooledWriter):
 
     def encode(self, event: Event) -> bytes:
         """Return the event as a chunk: the same bytes for all who want the same."""
-        return event.named_chunk if self._named else event.sse_chunk
+        return event.sse_chunk
 
     def deliver_batch(self, batch: Batch) -> None:
         """Write a batch as one chunk; where the socket is full, keep the newest of each key."""
         if self.congestion is None and not self.closing:
-            self.send(batch.sse_chunk(named=self._named))
+            self.send(batch.sse_chunk(named=self.named))
             return
         for event in batch.events:
             self.deliver(event)
@@ -86,3 +87,15 @@ class PooledStream(PooledWriter):
         """Tell the session."""
         super().gone()
         self.session.close()
+
+
+class PooledNamedStream(PooledStream):
+    """One whose client asked for events with an `event:` line: a class of its own, since its bytes are others."""
+
+    __slots__ = ()
+
+    named: ClassVar = True
+
+    def encode(self, event: Event) -> bytes:
+        """Return the event as a chunk: the same bytes for all who want names."""
+        return event.named_chunk

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from shared.edge.event import Event, Overflow
+from shared.edge.listener import Outlet
 from shared.edge.overflow import Backlog, OverflowLimits
 from shared.edge.wire.pool import Pool, write
 
@@ -69,12 +71,12 @@ class PooledWriter(ABC):
             return
         data = self.encode(event)
         try:
-            sent = os.write(self.fd, data)  # not by way of `_send`: five thousand calls of a broadcast are this one
+            sent = os.write(self.fd, data)  # not by way of `_send`: most of what is sent to one client passes here
         except OSError:
             self._send(data, event)  # full, or the peer is gone: it finds out which
             return
         if sent != len(data):
-            self._wait(data[sent:], None)
+            self.wait(data[sent:])
 
     async def writable(self) -> None:
         """Return when most of what was delivered has been taken."""
@@ -129,6 +131,15 @@ class PooledWriter(ABC):
             if self.closing:
                 self.finish()
 
+    def wait(self, rest: bytes, untouched: Event | None = None) -> None:
+        """Keep what the socket did not take; an event of which it took nothing waits by its class."""
+        self.congestion = Congestion(self.limits)
+        if untouched is not None and untouched.overflow is not Overflow.LOSSLESS:
+            self.congestion.backlog.put(untouched)
+        else:
+            self.congestion.tail = rest
+        self._watch()
+
     @abstractmethod
     def readable(self, data: bytes) -> None:
         """Take what came."""
@@ -160,16 +171,7 @@ class PooledWriter(ABC):
         if sent < 0:
             self.pool.discard_soon(self)
         elif sent != len(data):
-            self._wait(data[sent:], event if sent == 0 else None)
-
-    def _wait(self, rest: bytes, untouched: Event | None) -> None:
-        """Keep what the socket did not take; an event of which it took nothing waits by its class."""
-        self.congestion = Congestion(self.limits)
-        if untouched is not None and untouched.overflow is not Overflow.LOSSLESS:
-            self.congestion.backlog.put(untouched)
-        else:
-            self.congestion.tail = rest
-        self._watch()
+            self.wait(data[sent:], event if sent == 0 else None)
 
     def _keep(self, event: Event) -> None:
         congestion = self.congestion
@@ -189,3 +191,29 @@ def _release(congestion: Congestion) -> None:
         if not waiter.done():
             waiter.set_result(None)
     congestion.waiters.clear()
+
+
+def deliver_to_each(outlets: Sequence[Outlet], event: Event) -> None:
+    """Hand `event` to each of `outlets`.
+
+    Nearly always they are pooled connections of one class whose sockets have room. Those are written to right here: a
+    broadcast is five thousand rounds of this loop, and each without the call of `deliver` was 0.5 us less of 13.
+    """
+    first = outlets[0] if outlets else None
+    if not isinstance(first, PooledWriter):
+        for outlet in outlets:
+            outlet.deliver(event)
+        return
+    kind, write, data = type(first), os.write, first.encode(event)
+    size = len(data)
+    for outlet in outlets:
+        if type(outlet) is not kind or outlet.congestion is not None or outlet.closing:
+            outlet.deliver(event)
+            continue
+        try:
+            sent = write(outlet.fd, data)
+        except OSError:
+            outlet.deliver(event)  # full, or the peer is gone: it finds out which
+            continue
+        if sent != size:
+            outlet.wait(data[sent:])

@@ -46,6 +46,10 @@ class Client:
         self.reads.set()
         self.most_at_once = self._at_once = 0
 
+    @property
+    def outlet(self) -> Client:
+        return self
+
     def deliver(self, event: Event) -> None:
         self.got.append(event.seq)
         self._at_once += 1

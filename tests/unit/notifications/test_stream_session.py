@@ -162,7 +162,7 @@ async def test_one_that_begins_now_asks_the_broker_nothing_and_misses_nothing(ed
     assert out.events[-1].cursor == edge.line.cursor
 
 
-async def test_one_that_is_sent_elsewhere_takes_the_place_of_the_last_it_was_told(edge: Edge) -> None:
+async def test_one_that_is_sent_elsewhere_takes_the_place_up_to_which_it_has_been_told_all(edge: Edge) -> None:
     session, out = edge.session(), Out()
     session.open(out)
     await edge.broker.append("notify.user.u", b'{"title":"mine"}', msg_id="1")
@@ -170,7 +170,7 @@ async def test_one_that_is_sent_elsewhere_takes_the_place_of_the_last_it_was_tol
     await settle()
     session.ask_to_leave(0)
 
-    assert from_json(out.events[-1].body)["cursor"] == str(Position(edge.line.position.epoch, 1))
+    assert from_json(out.events[-1].body)["cursor"] == str(Position(edge.line.position.epoch, 2))
 
 
 async def test_each_gap_is_announced_and_only_the_last_word_moves_the_cursor(edge: Edge) -> None:

@@ -1,0 +1,143 @@
+"""What many are sent at once, each gets as if it were alone: free, full, leaving or gone; over real sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from itertools import permutations
+
+import pytest
+
+from shared.edge.event import Event, Overflow
+from shared.edge.overflow import OverflowLimits
+from shared.edge.wire.pool import Pool, write
+from shared.edge.wire.sse import LAST_CHUNK, PooledNamedStream, PooledStream
+from shared.edge.wire.writer import deliver_to_each
+from shared.telemetry.metrics import Metrics
+from tests.support.waiting import eventually
+
+NEWS = Event("news", b'{"n":1}')
+LARGE = Event("large", b'{"x":"%b"}' % (b"x" * 100_000))
+
+
+class Ended:
+    """A session that notes its end."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Client:
+    """A stream in a pool, and its peer."""
+
+    def __init__(self, pool: Pool, kind: type[PooledStream]) -> None:
+        here, self.peer = socket.socketpair()
+        for end in (here, self.peer):
+            end.setblocking(False)
+        self.edge = kind(pool, here.detach(), OverflowLimits())
+        self.edge.session = self.session = Ended()
+        pool.adopt(self.edge)
+
+    def fill(self) -> None:
+        """Have more written to it than its socket takes."""
+        while self.edge.congestion is None:
+            self.edge.deliver(LARGE)
+
+    def read_all(self) -> bytes:
+        """Take what is there, and what the edge writes thereupon."""
+        found = b""
+        while True:
+            try:
+                found += self.peer.recv(1 << 20)
+            except BlockingIOError:
+                if self.edge.congestion is None:
+                    return found
+                self.edge.writable_again()
+
+
+class Plain:
+    """An outlet that is no connection of the pool."""
+
+    def __init__(self) -> None:
+        self.got: list[Event] = []
+
+    def deliver(self, event: Event) -> None:
+        self.got.append(event)
+
+
+@pytest.fixture
+async def enter() -> AsyncIterator[Callable[..., Client]]:
+    pool, clients = Pool(Metrics(), heartbeat_s=3600), []
+    pool.start()
+
+    def enter(kind: type[PooledStream] = PooledStream) -> Client:
+        clients.append(Client(pool, kind))
+        return clients[-1]
+
+    yield enter
+    pool.close()
+    for client in clients:
+        client.peer.close()
+
+
+async def test_each_gets_its_own_bytes_whatever_stands_before_it_in_the_list(enter: Callable[..., Client]) -> None:
+    plain, named, unnamed = Plain(), enter(PooledNamedStream), enter()
+    for order in permutations([plain, named.edge, unnamed.edge]):
+        deliver_to_each(order, NEWS)
+        assert unnamed.read_all() == NEWS.sse_chunk
+        assert named.read_all() == NEWS.named_chunk
+
+    assert plain.got == [NEWS] * 6
+
+
+async def test_one_that_was_full_has_it_behind_what_waits_and_once(enter: Callable[..., Client]) -> None:
+    free, full = enter(), enter()
+    full.fill()
+    deliver_to_each([full.edge, free.edge], NEWS)
+    received = full.peer.recv(1 << 20)  # its socket has room again, which the edge does not know yet
+    deliver_to_each([free.edge, full.edge], NEWS)
+
+    assert free.read_all() == 2 * NEWS.sse_chunk
+    assert (received + full.read_all()).endswith(LARGE.sse_chunk + 2 * NEWS.sse_chunk)
+
+
+async def test_one_that_becomes_full_by_it_gets_the_rest_later(enter: Callable[..., Client]) -> None:
+    client = enter()
+    sent = 0
+    while client.edge.congestion is None:
+        deliver_to_each([client.edge], LARGE)
+        sent += 1
+
+    assert client.read_all() == sent * LARGE.sse_chunk
+
+
+async def test_one_without_any_room_keeps_it_by_its_class(enter: Callable[..., Client]) -> None:
+    client = enter()
+    while write(client.edge.fd, b"x" * 4096):
+        pass
+    for newest in (b"1", b"2"):
+        price = Event("price", newest, overflow=Overflow.LATEST, key="X")
+        deliver_to_each([client.edge], price)
+
+    assert client.read_all().count(b"data: ") == 1
+
+
+async def test_one_that_closes_gets_nothing_more(enter: Callable[..., Client]) -> None:
+    closing, other = enter(), enter()
+    closing.edge.close()
+    deliver_to_each([other.edge, closing.edge], NEWS)
+
+    assert other.read_all() == NEWS.sse_chunk
+    assert closing.read_all() == LAST_CHUNK
+
+
+async def test_one_that_is_gone_is_let_go_and_the_others_have_it(enter: Callable[..., Client]) -> None:
+    gone, closed, other = enter(), enter(), enter()
+    gone.peer.close()
+    closed.edge.pool.discard(closed.edge)
+    deliver_to_each([gone.edge, closed.edge, other.edge], NEWS)
+
+    assert other.read_all() == NEWS.sse_chunk
+    await eventually(lambda: gone.session.closed)
