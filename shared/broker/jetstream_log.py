@@ -218,7 +218,7 @@ def refusal(error: Mapping[str, Any], what: str) -> FanfareError:
     """Return what a JetStream error means to us."""
     text = f"{what}: {error.get('description', 'refused')}"
     match error.get("err_code"), error.get("code"):
-        case 10071, _:  # wrong last sequence
+        case 10071 | 10164, _:  # wrong last sequence; in a cluster, of what is stored or of what is about to be
             return Conflict(text)
         case 10054, _:  # message size exceeds maximum allowed
             return TooLarge("message", MAX_MESSAGE_BYTES)
