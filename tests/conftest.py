@@ -20,6 +20,9 @@ from tests.support.producer import Producer, connected
 settings.register_profile("fanfare", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fanfare")
 
+# What it asserts is shown as in a test module.
+pytest.register_assert_rewrite("tests.contract.broker_contract")
+
 BrokerFactory = Callable[..., Awaitable[JetStreamBroker]]
 
 
