@@ -20,8 +20,11 @@ from shared.edge.wire.head import Head, path_of, read_head
 from shared.tasks import TaskKeeper
 
 READ_BYTES = 64 * 1024
-ACCEPTS_PER_ROUND = 8
-"""So that a herd does not stop those who are in: each costs an authentication and a first answer (`turns.py`)."""
+ACCEPTS_PER_ROUND = 6
+"""So that a herd does not stop those who are in: each costs an authentication and a first answer.
+
+Fewer than `turns.py` lets through, so that nobody waits a second time there; the herd waits in the kernel's backlog.
+"""
 
 SILENCE_S = 1.0
 REST_S = 1.0

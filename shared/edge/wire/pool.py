@@ -74,14 +74,14 @@ class Pool:
             asyncio.get_running_loop().remove_reader(self._epoll.fileno())
             self._epoll.close()
 
-    def adopt(self, connection: Pooled, *, reads: bool = True) -> None:
-        """Watch `connection.fd` from now on; for what it sends only with `reads`."""
+    def adopt(self, connection: Pooled) -> None:
+        """Watch `connection.fd` from now on."""
         fd = connection.fd
         if fd >= len(self._connections):
             self._connections.extend([None] * (fd + 64 - len(self._connections)))
         self._connections[fd] = connection
         self._count += 1
-        self._epoll.register(fd, READS if reads else 0)
+        self._epoll.register(fd, READS)
 
     def watch(self, connection: Pooled, *, reads: bool, writes: bool) -> None:
         """Wait for what a connection can do something with now; a peer that hung up is always noticed."""

@@ -68,10 +68,9 @@ class PooledWebSocket(PooledWriter):
         self.session: FrameSession
 
     async def begin(self, work: Coroutine[Any, Any, None], departed: Departed) -> None:
-        """Join the pool; do `work` first, then what came with the handshake. What comes later comes to the pool."""
+        """Join the pool; do `work` first, then what came with the handshake and what comes meanwhile."""
         self._inbound = deque()
-        self.reading = False
-        self.pool.adopt(self, reads=False)
+        self.pool.adopt(self)
         if departed.early:
             self.send(departed.unsent)
             self.readable(departed.early)

@@ -20,14 +20,16 @@ class Congestion:
 
     Attributes:
         progressed: the socket has taken something since the last sweep.
+        watched: the pool says when the socket takes more.
     """
 
-    __slots__ = ("backlog", "progressed", "tail", "waiters")
+    __slots__ = ("backlog", "progressed", "tail", "waiters", "watched")
 
     def __init__(self, limits: OverflowLimits) -> None:
         self.tail = b""
         self.backlog = Backlog(limits)
         self.progressed = True
+        self.watched = False
         self.waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -109,6 +111,8 @@ class PooledWriter(ABC):
         if self.congestion is not None:
             self.congestion.tail += b"".join(map(self.encode, self.congestion.backlog.take()))
             self.writable_again()
+        if self.congestion is not None:
+            self._watch()
 
     def writable_again(self) -> None:
         """The socket takes more: write what waits."""
@@ -127,7 +131,8 @@ class PooledWriter(ABC):
             _release(congestion)
         if not congestion.tail and not congestion.backlog:
             self.congestion = None
-            self._watch()
+            if congestion.watched:
+                self._watch()
             if self.closing:
                 self.finish()
 
@@ -184,6 +189,8 @@ class PooledWriter(ABC):
     def _watch(self) -> None:
         if self.fd >= 0:
             self.pool.watch(self, reads=self.reading, writes=self.congestion is not None)
+        if self.congestion is not None:
+            self.congestion.watched = True
 
 
 def _release(congestion: Congestion) -> None:
