@@ -49,7 +49,8 @@ def trace_headers() -> dict[str, str]:
     if trace.get_current_span().get_span_context().is_valid:
         TraceContextTextMapPropagator().inject(headers)
     else:
-        headers["traceparent"] = f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-00"
+        ids = f"{random.getrandbits(192):048x}"
+        headers["traceparent"] = f"00-{ids[:32]}-{ids[32:]}-00"
     return headers
 
 
