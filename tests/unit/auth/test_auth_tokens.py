@@ -196,9 +196,7 @@ def test_what_holds_here_holds_for_pyjwt_too(header: dict[str, Any], changes: di
     changes = {name: value for name, value in changes.items() if (name, value) != ("nbf", None)}  # null: not said
     token = signed_by_hand(GOOD_HEADER | header, json.dumps(claims() | changes).encode())
     try:
-        holder = asyncio.run(
-            TokenVerifier(StaticKeys({"k1": PUBLIC}), "fanfare", "fanfare").verify(token)
-        )
+        holder = asyncio.run(TokenVerifier(StaticKeys({"k1": PUBLIC}), "fanfare", "fanfare").verify(token))
     except Unauthorized:
         return
     second_opinion = jwt.decode(
