@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from shared.edge.event import Event, Overflow, make_event
 
@@ -56,14 +57,22 @@ class Backlog:
             self.pending_bytes += len(event.body)
         return self.pending_bytes <= self._limits.lossless_bytes
 
-    def take(self) -> list[Event]:
-        """Return all that waits, oldest first, then the latest values, then what was dropped; and forget it."""
-        events = [*self._queue, *self._latest.values()]
-        events += [make_event("dropped", {"kind": kind, "count": count}) for kind, count in self._dropped.items()]
-        self._queue.clear()
-        self._latest.clear()
-        self._dropped.clear()
-        self.pending_bytes = 0
+    def take(self, max_bytes: float = inf) -> list[Event]:
+        """Return what waits, oldest first, then the latest values, then what was dropped; and forget it.
+
+        Args:
+            max_bytes: take from the queue until that is reached, and the rest only once the queue is empty.
+        """
+        events, taken_bytes = [], 0
+        while self._queue and taken_bytes < max_bytes:
+            events.append(self._queue.popleft())
+            taken_bytes += len(events[-1].body)
+        self.pending_bytes -= taken_bytes
+        if not self._queue:
+            events += self._latest.values()
+            events += [make_event("dropped", {"kind": kind, "count": count}) for kind, count in self._dropped.items()]
+            self._latest.clear()
+            self._dropped.clear()
         return events
 
     def _put_latest(self, event: Event) -> None:

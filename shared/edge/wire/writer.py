@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shared.edge.event import Event, Overflow
 from shared.edge.listener import Outlet
@@ -13,29 +13,40 @@ from shared.edge.overflow import Backlog, OverflowLimits
 from shared.edge.wire.pool import Pool, write
 
 REFILL_BELOW_BYTES = 64 * 1024
+PORTION_BYTES = 128 * 1024
+"""Of what waits, as much is made bytes of at a time: about what a socket takes (`UNSENT_BYTES` of the listener)."""
 
 
 class Congestion:
-    """What a full socket has yet to take: the rest of what was begun, and a backlog behind it.
+    """What a full socket has yet to take: the rest of what was begun, a backlog behind it, and last words.
+
+    The backlog stays events, which all who are slow share, until their turn comes.
 
     Attributes:
+        last: follows all that waits; after it nothing is delivered any more.
         progressed: the socket has taken something since the last sweep.
         watched: the pool says when the socket takes more.
     """
 
-    __slots__ = ("backlog", "progressed", "tail", "waiters", "watched")
+    __slots__ = ("backlog", "last", "progressed", "tail", "waiters", "watched")
 
     def __init__(self, limits: OverflowLimits) -> None:
-        self.tail = b""
+        self.tail = self.last = b""
         self.backlog = Backlog(limits)
         self.progressed = True
         self.watched = False
         self.waiters: list[asyncio.Future[None]] = []
 
     @property
-    def bytes(self) -> int:
+    def pending_bytes(self) -> int:
         """How much waits that must not be lost."""
         return len(self.tail) + self.backlog.pending_bytes
+
+    def begin_next(self, encode: Callable[[Event], bytes]) -> None:
+        """Add the next portion of what waits to what is begun."""
+        self.tail += b"".join(map(encode, self.backlog.take(PORTION_BYTES)))
+        if not self.backlog:
+            self.tail, self.last = self.tail + self.last, b""
 
 
 class PooledWriter(ABC):
@@ -83,19 +94,19 @@ class PooledWriter(ABC):
     async def writable(self) -> None:
         """Return when most of what was delivered has been taken."""
         congestion = self.congestion
-        if congestion is not None and congestion.bytes > REFILL_BELOW_BYTES:
+        if congestion is not None and congestion.pending_bytes > REFILL_BELOW_BYTES:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             congestion.waiters.append(waiter)
             await waiter
 
     def send(self, data: bytes) -> None:
-        """Write bytes that must follow all that was written before them."""
+        """Write bytes that must follow all that was written before them; what has to wait must be the last words."""
         if self.fd < 0:
             return
         if self.congestion is None:
             self._send(data, None)
         else:
-            self.congestion.tail += b"".join(map(self.encode, self.congestion.backlog.take())) + data
+            self.congestion.last += data
 
     def hold(self, first: bytes) -> None:
         """Write `first` together with what follows at once: a client's first frames then cost one write, not several.
@@ -109,27 +120,27 @@ class PooledWriter(ABC):
     def release(self) -> None:
         """Write what is held; harmless when nothing is."""
         if self.congestion is not None:
-            self.congestion.tail += b"".join(map(self.encode, self.congestion.backlog.take()))
+            self.congestion.begin_next(self.encode)
             self.writable_again()
         if self.congestion is not None:
             self._watch()
 
     def writable_again(self) -> None:
-        """The socket takes more: write what waits."""
+        """The socket takes more: write a portion of what waits."""
         congestion = self.congestion
         if congestion is None:
             return
         if not congestion.tail:
-            congestion.tail = b"".join(map(self.encode, congestion.backlog.take()))
+            congestion.begin_next(self.encode)
         sent = write(self.fd, congestion.tail)
         if sent < 0:
             self.pool.discard(self)
             return
         congestion.tail = congestion.tail[sent:]
         congestion.progressed = congestion.progressed or sent > 0
-        if congestion.bytes <= REFILL_BELOW_BYTES:
+        if congestion.pending_bytes <= REFILL_BELOW_BYTES:
             _release(congestion)
-        if not congestion.tail and not congestion.backlog:
+        if not congestion.tail and not congestion.backlog and not congestion.last:
             self.congestion = None
             if congestion.watched:
                 self._watch()
@@ -181,9 +192,10 @@ class PooledWriter(ABC):
     def _keep(self, event: Event) -> None:
         congestion = self.congestion
         if congestion is not None and (
-            not congestion.backlog.put(event) or congestion.bytes > self.limits.lossless_bytes
+            not congestion.backlog.put(event) or congestion.pending_bytes > self.limits.lossless_bytes
         ):
             self.limits.count_too_slow()
+            congestion.backlog.take()  # its cursor brings it again; so the last words come at once, and hold no memory
             self.too_slow()
 
     def _watch(self) -> None:

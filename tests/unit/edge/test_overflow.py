@@ -44,6 +44,17 @@ def test_what_was_taken_weighs_nothing_any_more() -> None:
         assert backlog.pending_bytes == 0
 
 
+def test_a_portion_is_what_reaches_its_bound_and_the_values_come_with_the_last() -> None:
+    backlog, events = Backlog(LIMITS), [lossless(100) for _ in range(5)]
+    for event in (latest("A"), *events):
+        backlog.put(event)
+
+    assert backlog.take(250) == events[:3]
+    assert backlog.pending_bytes == sum(len(event.body) for event in events[3:])
+    assert [event.key for event in backlog.take(250)] == ["", "", "A"]
+    assert not backlog
+
+
 def test_only_the_newest_value_of_each_key_waits() -> None:
     backlog = Backlog(LIMITS)
     for number in range(1_000):
@@ -83,7 +94,7 @@ def test_the_count_of_dropped_events_comes_last_and_once() -> None:
     assert backlog.take() == []
 
 
-Kinds = st.sampled_from(["lossless", "a", "b", "c", "drop", "take"])
+Kinds = st.sampled_from(["lossless", "a", "b", "c", "drop", "take", "portion"])
 
 
 @given(kinds=st.lists(Kinds, max_size=200))
@@ -94,6 +105,8 @@ def test_nothing_is_lost_in_silence(kinds: list[str]) -> None:
     for kind in kinds:
         if kind == "take":
             out += backlog.take()
+        elif kind == "portion":
+            out += backlog.take(250)
         elif kind == "lossless":
             assert backlog.put(lossless())
             put["message"] += 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from shared.contracts.close_codes import CloseCode
 from shared.edge.event import Event
 from shared.edge.overflow import OverflowLimits
 from shared.edge.timers import Wheel
@@ -145,3 +146,14 @@ async def test_whoever_is_closed_over_a_full_backlog_is_counted_once(line: Line)
 
     assert line.edge.closing
     assert len(line.too_slow) == 1
+
+
+async def test_one_that_is_too_slow_hears_so_behind_what_was_begun_and_not_behind_all_that_waits(
+    line: Line,
+) -> None:
+    while not line.edge.closing:
+        line.edge.deliver(LARGE)
+    whole, _, close = line.read_all().rpartition(LARGE.ws_frame)
+
+    assert close == frames.encode_close(CloseCode.TOO_SLOW, "too slow: reconnect with your cursor")
+    assert len(whole) < line.edge.limits.lossless_bytes / 2

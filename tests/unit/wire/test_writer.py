@@ -12,7 +12,7 @@ from shared.edge.event import Event, Overflow
 from shared.edge.overflow import OverflowLimits
 from shared.edge.wire.pool import Pool, write
 from shared.edge.wire.sse import LAST_CHUNK, PooledNamedStream, PooledStream
-from shared.edge.wire.writer import deliver_to_each
+from shared.edge.wire.writer import PORTION_BYTES, deliver_to_each
 from shared.telemetry.metrics import Metrics
 from tests.support.waiting import eventually
 
@@ -141,3 +141,30 @@ async def test_one_that_is_gone_is_let_go_and_the_others_have_it(enter: Callable
 
     assert other.read_all() == NEWS.sse_chunk
     await eventually(lambda: gone.session.closed)
+
+
+async def test_a_round_of_the_loop_makes_bytes_of_a_portion_whatever_waits(enter: Callable[..., Client]) -> None:
+    client, most, received = enter(), 0, b""
+    client.fill()
+    for _ in range(9):
+        client.edge.deliver(LARGE)
+    before = client.edge.congestion
+    while (congestion := client.edge.congestion) is not None:
+        received += client.peer.recv(1 << 20)
+        client.edge.writable_again()
+        most = max(most, len(congestion.tail))
+
+    assert before is not None
+    assert most < PORTION_BYTES + len(LARGE.sse_chunk)
+    assert (received + client.read_all()).count(LARGE.sse_chunk) >= 10
+
+
+async def test_one_that_is_full_shares_what_waits_with_all_who_are(enter: Callable[..., Client]) -> None:
+    client = enter()
+    client.fill()
+    for _ in range(5):
+        client.edge.deliver(LARGE)
+
+    assert client.edge.congestion is not None
+    assert len(client.edge.congestion.tail) <= len(LARGE.sse_chunk)
+    assert client.edge.congestion.pending_bytes > 5 * len(LARGE.body)
