@@ -22,6 +22,7 @@ from shared.contracts.frames import MAX_FRAME_BYTES
 from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.canary import encode_canary
 from shared.edge.event import make_event
+from shared.edge.gap import Gap
 from shared.edge.hub import Hub
 from shared.edge.overflow import OverflowLimits
 from shared.edge.presence import OnChange, Presence
@@ -71,7 +72,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         encoders={subjects.CHAT: encoder.encode, subjects.CANARY: encode_canary},
         deadletters=edge.deadletters,
         metrics=metrics,
-        on_resync=_resync,
+        on_gap=_tell_missed,
     )
     sessions, admission = _make_doors(settings, metrics)
     presence = Presence(edge.broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
@@ -136,12 +137,11 @@ def _announcer(hub: Hub) -> OnChange:
     return announce
 
 
-def _resync(topic: Topic) -> None:
-    """A room's stream was made anew: every client of the room starts over."""
-    room = subjects.tokens_after(topic.subject, 2)[0]
+def _tell_missed(topic: Topic, gap: Gap) -> None:
+    """Something of a room is missing for good: every client of the room is told."""
     for listener in list(topic.listeners):
         if isinstance(listener, ChatSession):
-            listener.resync(room, "epoch_changed")
+            listener.missed(gap)
 
 
 def _evict(sessions: Sessions, record: RoomRecord) -> None:

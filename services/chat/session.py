@@ -143,9 +143,14 @@ class ChatSession:
         self._depart(room)
         self.deliver(make_event("left", {"room": room, "reason": "not a member"}))
 
-    def resync(self, room: str, reason: str) -> None:
-        """Tell the client that its place in a room means nothing any more."""
-        self.deliver(make_event("resync", {"room": room, "reason": reason}))
+    def missed(self, gap: Gap) -> None:
+        """Tell the client that something of a room is missing, and where it stands now; everything after that comes."""
+        (room,) = subjects.tokens_after(gap.subject, 2)[:1]
+        data = {"room": room, "reason": gap.reason, "cursor": str(Position(gap.epoch, gap.end))}
+        if gap.starts_over:  # its place before means nothing any more
+            self.deliver(make_event("resync", data))
+        else:
+            self.deliver(make_event("gap", data | {"from": gap.start, "to": gap.end}))
 
     # -- what frames ask for ------------------------------------------------------------------------------------------
 
@@ -272,13 +277,7 @@ class ChatSession:
         if room not in self.rooms or self._connection.closing:
             self._parts.hub.detach(subject, self)
         elif gap is not None:
-            self._announce(room, gap)
-
-    def _announce(self, room: str, gap: Gap) -> None:
-        if gap.starts_over:
-            self.resync(room, gap.reason)
-        else:
-            self.deliver(make_event("gap", {"room": room, "from": gap.start, "to": gap.end, "reason": gap.reason}))
+            self.missed(gap)
 
     def _cursor(self, room: str) -> str | None:
         """Return where the client stands in a room; None while it is replayed to: what it received says it."""

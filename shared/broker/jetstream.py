@@ -128,6 +128,11 @@ class JetStreamBroker:
         """Store a message, once for its `msg_id`, through outages of up to `append_deadline_s`."""
         return self._log.store(subject, data, headers, msg_id=msg_id, deadline_s=self._append_deadline_s)
 
+    async def first_seq(self, stream: str, subject: str) -> int:
+        """Return the sequence of a subject's oldest message, read from the leader."""
+        first = await self._log.first(stream, subject)
+        return first.seq if first is not None else 0
+
     async def last_seq(self, stream: str, subject: str) -> int:
         """Return the sequence of a subject's last message, read from the leader."""
         last = await self._log.last(stream, subject)
@@ -140,6 +145,10 @@ class JetStreamBroker:
     async def read_last(self, stream: str, subjects: Sequence[str]) -> list[Message]:
         """Return the last message of each subject or pattern."""
         return await self._log.read_last(stream, subjects)
+
+    async def count_after(self, stream: str, after_seq: int) -> int:
+        """Return how many messages have `seq > after_seq`."""
+        return await self._log.count_after(stream, after_seq)
 
     async def state(self, stream: str) -> StreamState:
         """Return the stream's state."""
@@ -166,6 +175,10 @@ class JetStreamBroker:
         await self._keys.delete(bucket, *tokens, expect=expect)
 
     # -- life -----------------------------------------------------------------------------------------------------
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the link is lost."""
+        self._link.on_lost(callback)
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the link is back."""

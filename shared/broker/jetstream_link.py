@@ -48,6 +48,7 @@ class Link:
         self._client, self._metrics = ThinClient(self._handler_failed), metrics
         self._inbox = Inbox(inbox)
         self._up, self._closed = asyncio.Event(), asyncio.Event()
+        self._lost: list[Callable[[], None]] = []
         self._restored: list[Callable[[], None]] = []
         self._refusal = self._last_error = ""
         self._log = get_logger()
@@ -158,6 +159,10 @@ class Link:
         """Where this link counts."""
         return self._metrics
 
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the link is lost."""
+        self._lost.append(callback)
+
     def on_restored(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the link is back."""
         self._restored.append(callback)
@@ -263,6 +268,8 @@ class Link:
         self._up.clear()
         self._client.forget_pending()
         self._inbox.fail_all()
+        for callback in self._lost:  # at once: the next link may bring messages before the loop turns
+            callback()
         if not self._client.is_closed:
             self._metrics.count(BrokerEvent.DISCONNECTED)
             self._log.warning("nats_disconnected")

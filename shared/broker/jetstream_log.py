@@ -93,16 +93,20 @@ class JetStreamLog:
 
     # -- read from the leader -------------------------------------------------------------------------------------
 
+    async def first(self, stream: str, subject: str) -> Message | None:
+        """Return the oldest message of a subject; None if there is none."""
+        return await self._patiently(lambda: self._one(stream, subject, {"seq": 1, "next_by_subj": subject}))
+
     async def last(self, stream: str, subject: str) -> Message | None:
         """Return the last message of a subject, a key's marker among them; None if there is none."""
-        return await self._patiently(lambda: self._last(stream, subject))
+        return await self._patiently(lambda: self._one(stream, subject, {"last_by_subj": subject}))
 
     async def state(self, stream: str) -> StreamState:
         """Return the stream's state; its epoch is when it was made, and an operator's bump (`metadata.epoch`)."""
         return await self._patiently(lambda: self._state(stream))
 
-    async def _last(self, stream: str, subject: str) -> Message | None:
-        answer = await self._api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    async def _one(self, stream: str, subject: str, request: Mapping[str, Any]) -> Message | None:
+        answer = await self._api(f"STREAM.MSG.GET.{stream}", request)
         error = answer.get("error")
         if error and error.get("err_code") == _NO_MESSAGE:
             return None
@@ -113,9 +117,10 @@ class JetStreamLog:
 
     async def _state(self, stream: str) -> StreamState:
         info = _require(await self._api(f"STREAM.INFO.{stream}"), f"stream {stream}")
+        state = info["state"]
         bump = info["config"].get("metadata", {}).get("epoch", "")
         epoch = base36(wire.time_ms(info["created"].encode())) + (tag(bump) if bump else "")
-        return StreamState(epoch, info["state"]["first_seq"], info["state"]["last_seq"])
+        return StreamState(epoch, state["first_seq"], state["last_seq"], state.get("num_deleted", 0))
 
     # -- read from any replica ------------------------------------------------------------------------------------
 
@@ -131,6 +136,11 @@ class JetStreamLog:
             messages += found
             after_seq = found[-1].seq if found else after_seq
         return Page(messages, more=pending > 0)
+
+    async def count_after(self, stream: str, after_seq: int) -> int:
+        """Return how many messages of all subjects have `seq > after_seq`: what one of them says is behind it."""
+        found, end = await self._direct(stream, {"seq": after_seq + 1, "next_by_subj": ">", "batch": 1})
+        return len(found) + wire.pending(end)
 
     async def read_last(self, stream: str, subjects: Sequence[str]) -> list[Message]:
         """Return the last message of each subject that has one; patterns allowed."""

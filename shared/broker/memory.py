@@ -109,6 +109,11 @@ class MemoryBroker:
         await asyncio.sleep(0)
         return appended
 
+    async def first_seq(self, stream: str, subject: str) -> int:
+        """Return the sequence of a subject's oldest message."""
+        found = self._stream(stream).find(subject)
+        return found[0].seq if found else 0
+
     async def last_seq(self, stream: str, subject: str) -> int:
         """Return the sequence of a subject's last message."""
         last = self._stream(stream).last(subject)
@@ -124,6 +129,10 @@ class MemoryBroker:
         kept = self._stream(stream)
         last = {message.subject: message for pattern in subjects for message in kept.find(pattern)}
         return [replace(message) for message in last.values()]
+
+    async def count_after(self, stream: str, after_seq: int) -> int:
+        """Return how many messages have `seq > after_seq`."""
+        return len(self._stream(stream).find(">", after_seq))
 
     async def state(self, stream: str) -> StreamState:
         """Return the stream's state."""
@@ -156,6 +165,10 @@ class MemoryBroker:
         self._server.delete(bucket, subjects.bucket_key(bucket, *tokens), expect)
 
     # -- life -----------------------------------------------------------------------------------------------------
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the server goes away."""
+        self._server.disconnected.append(callback)
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the server was away and is back."""

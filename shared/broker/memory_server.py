@@ -81,6 +81,7 @@ class MemoryServer:
     def __init__(self, *, clock: Clock = monotonic_s) -> None:
         self.up = True
         self.clock = clock
+        self.disconnected: list[Callable[[], None]] = []
         self.reconnected: list[Callable[[], None]] = []
         self._wall_ms = now_ms() - int(clock() * 1000)
         self._interests: list[Interest] = []
@@ -94,14 +95,20 @@ class MemoryServer:
     # -- what tests do to it --------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Be away, as a broker that restarts is; what is stored stays."""
+        """Be away, as a broker that restarts is; what is stored stays. Every broker's `on_disconnect` callbacks run."""
         self.up = False
+        for callback in self.disconnected:
+            callback()
 
     def start(self) -> None:
         """Be back; every broker's `on_reconnect` callbacks run."""
         self.up = True
         for callback in self.reconnected:
             asyncio.get_running_loop().call_soon(callback)
+
+    def purge(self, name: str, subject: str) -> None:
+        """Drop what a stream holds of a subject, as an operator does."""
+        self._streams[name].by_subject.pop(subject, None)
 
     def recreate(self, name: str) -> None:
         """Begin a new life of a stream: it is empty, its sequences start at 1, its epoch differs."""
@@ -171,8 +178,9 @@ class MemoryServer:
     def state(self, name: str) -> StreamState:
         """Return a stream's state."""
         stream = self.stream(name)
-        first = min((messages[0].seq for messages in stream.by_subject.values()), default=stream.last_seq + 1)
-        return StreamState(stream.epoch, first, stream.last_seq)
+        kept = [message.seq for messages in stream.by_subject.values() for message in messages]
+        first = min(kept, default=stream.last_seq + 1)
+        return StreamState(stream.epoch, first, stream.last_seq, stream.last_seq - first + 1 - len(kept))
 
     def count(self, subject: str, by: int) -> int:
         """Add to a counter."""

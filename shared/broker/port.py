@@ -4,13 +4,14 @@ Three kinds of traffic, each with its own promise:
 
 * **ephemeral** (`publish`, `subscribe`, `request`, `serve`): at most once, in order for one publisher and one
   subject. What nobody listens to is gone. A subscriber hears its own publishes too.
-* **stored** (`append`, `read_after`, `read_last`, `last_seq`, `count`): once `append` returned, the message is in the
-  stream and every later leader read sees it. A stream may repeat what it stores on `live.<subject>`; that repeat is
-  ephemeral, so a reader that must miss nothing compares the chain `last_seq -> seq` and reads what is missing.
+* **stored** (`append`, `read_after`, `read_last`, `first_seq`, `last_seq`, `count`): once `append` returned, the
+  message is in the stream and every later leader read sees it. A stream may repeat what it stores on
+  `live.<subject>`; that repeat is ephemeral, so a reader that must miss nothing compares the chain
+  `last_seq -> seq` and reads what is missing.
 * **keys** (`get`, `put`, `delete`): last value wins, unless `expect` names the revision that must still hold.
 
-Where one of several servers leads, what asks the leader (`append`, `last_seq`, `state`, `get`, `put`, `delete`) waits
-through a change of leader, up to 10 s; a replica that does not answer is not the last to be asked.
+Where one of several servers leads, what asks the leader (`append`, `first_seq`, `last_seq`, `state`, `get`, `put`,
+`delete`) waits through a change of leader, up to 10 s; a replica that does not answer is not the last to be asked.
 
 The contract test in `tests/contract` belongs to this file: an adapter that does not pass it is not one.
 
@@ -67,11 +68,17 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One life of a stream. `epoch` changes when it is made anew (1 to 16 characters of `[0-9a-z]`)."""
+    """One life of a stream.
+
+    Attributes:
+        epoch: changes when the stream is made anew (1 to 16 characters of `[0-9a-z]`).
+        deleted: how many messages between the first and the last the stream has dropped.
+    """
 
     epoch: str
     first_seq: int
     last_seq: int
+    deleted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,9 @@ class Broker(Protocol):
             OutcomeUnknown: no answer in time; repeat it with the same `msg_id`.
         """
 
+    async def first_seq(self, stream: str, subject: str) -> int:
+        """Return the sequence of the oldest message of `subject`, read from the leader; 0 if there is none."""
+
     async def last_seq(self, stream: str, subject: str) -> int:
         """Return the sequence of the last message of `subject`, read from the leader; 0 if there is none."""
 
@@ -152,6 +162,9 @@ class Broker(Protocol):
 
     async def read_last(self, stream: str, subjects: Sequence[str]) -> list[Message]:
         """Return the last message of each subject; patterns allowed. A replica may answer."""
+
+    async def count_after(self, stream: str, after_seq: int) -> int:
+        """Return how many messages, of all subjects, have `seq > after_seq`. A replica may answer."""
 
     async def state(self, stream: str) -> StreamState:
         """Return the stream's state.
@@ -189,6 +202,9 @@ class Broker(Protocol):
         """
 
     # -- life -----------------------------------------------------------------------------------------------------
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the link is lost: before any message that comes when it is back."""
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the link was lost and is back: messages may have been missed."""

@@ -4,7 +4,8 @@ Pure: messages in, messages in order out. Somebody else reads what is missing. T
 
 * The live repeat of a stored message is at most once, so only the chain counts: a live message says which sequence came
   before it (`last_seq`). `last_seq > seq` means that something is missing; lower or equal means it is next. Lower is no
-  gap: after a purge or an expiry there is simply less behind it.
+  gap: after a purge or an expiry there is simply less behind it. Only where messages may have been missed (`unsure`),
+  they may be what was purged: then it waits, as if it were ahead of a gap, until the stream was asked.
 * What is ahead of a gap waits, at most MAX_WAITING messages; the gap is filled from the stream (`filler.py`).
 * A message at or below the cursor was seen already. If it is newer in time than what was seen, the stream has been made
   anew, and its numbers mean something else: `suspect_epoch` asks to look.
@@ -24,6 +25,7 @@ class Chain:
     Attributes:
         seq: all up to here has been emitted, or was there before this edge listened.
         filling: a fill is under way; live messages wait for its end.
+        unsure: what came after the cursor may have been missed, and dropped by the stream since: somebody must look.
         suspect_epoch: a live message contradicts what is known of the stream's life.
         was_live: a message came since somebody last set this to False.
     """
@@ -37,6 +39,7 @@ class Chain:
         "stream",
         "subject",
         "suspect_epoch",
+        "unsure",
         "was_live",
     )
 
@@ -47,7 +50,7 @@ class Chain:
     def restart(self, position: Position) -> None:
         """Begin at `position`, with nothing remembered."""
         self.epoch, self.seq = position.epoch, position.seq
-        self.filling = self.suspect_epoch = self.was_live = False
+        self.filling = self.unsure = self.suspect_epoch = self.was_live = False
         self._newest_ms = 0
         self._waiting: dict[int, Message] | None = None
 
@@ -64,7 +67,12 @@ class Chain:
     @property
     def gap_remains(self) -> bool:
         """Whether a live message still waits for one before it: the replica that was read is behind."""
-        return any(seq > self.seq for seq in self._waiting or ())
+        return self.first_waiting > 0
+
+    @property
+    def first_waiting(self) -> int:
+        """The first live message that waits; 0 if none does."""
+        return min((seq for seq in self._waiting or () if seq > self.seq), default=0)
 
     def receive(self, message: Message) -> list[Message]:
         """Take a live message; return what is in order now."""
@@ -72,7 +80,8 @@ class Chain:
         if message.seq <= self.seq:
             self.suspect_epoch = self.suspect_epoch or message.time_ms > self._newest_ms > 0
             return []
-        if not self.filling and message.last_seq <= self.seq:
+        last_seq = message.last_seq
+        if not self.filling and (last_seq == self.seq or (last_seq < self.seq and not self.unsure)):
             return [self._advance(message)]
         if self._waiting is None:
             self._waiting = {}
@@ -89,11 +98,12 @@ class Chain:
 
     def skip(self) -> list[Message]:
         """Go on with the first that waits, since what is missing before it is in the stream no more."""
-        first = min((seq for seq in self._waiting or () if seq > self.seq), default=0)
-        if not first:
-            return []
-        self.seq = first - 1
-        return self._drain_waiting(lowest=first)
+        self.skip_to(self.first_waiting - 1)
+        return self._drain_waiting()
+
+    def skip_to(self, seq: int) -> None:
+        """Go on after `seq`: what is missing up to there is in the stream no more."""
+        self.seq = max(self.seq, seq)
 
     # -- private ------------------------------------------------------------------------------------------------------
 
@@ -111,13 +121,13 @@ class Chain:
         known.update((message.seq, message) for message in messages)
         return [known[seq] for seq in sorted(known)]
 
-    def _drain_waiting(self, lowest: int = 0) -> list[Message]:
-        """Return what waits and is in order now; `lowest` is in order whatever it says came before it."""
+    def _drain_waiting(self) -> list[Message]:
+        """Return what waits and is in order now."""
         ready: list[Message] = []
         waiting = self._waiting or {}
         for seq in sorted(waiting):
             message = waiting[seq]
-            if seq > self.seq and message.last_seq > self.seq and seq != lowest:
+            if seq > self.seq and message.last_seq > self.seq:
                 break
             del waiting[seq]
             if seq > self.seq:

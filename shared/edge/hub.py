@@ -7,6 +7,7 @@ The algorithm is ADR 0003. In short, for one subject:
 * live: in order -> emit; a gap -> wait, and fill from the stream.
 * reconcile: every few seconds, and at once after a reconnect or when the stream has a new leader, compare quiet topics
   with the stream: a message whose live repeat was lost and that nothing follows shows up in no chain.
+* lose: what the stream dropped before this edge had read it is announced to every listener, never skipped.
 * attach: replay from the client's position, from the ring or the stream, to the cursor, and join without a seam.
 """
 
@@ -14,26 +15,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from shared.broker.port import Broker, Message, Subscription
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.edge.canary import Canary
+from shared.edge.comparison import Comparison, is_compared
 from shared.edge.deadletters import DeadLetters
 from shared.edge.event import Event
 from shared.edge.fanout import FanOut
 from shared.edge.filler import Filler
-from shared.edge.gap import Gap
+from shared.edge.gap import Gap, GapReason
 from shared.edge.listener import Listener, Outlet
-from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
+from shared.edge.reconciler import Reconciler
 from shared.edge.replay import Replayer
 from shared.edge.topic import Topic
 from shared.errors import BadInput, FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
-RECONCILE_PAGE = 500
 LINGER_S = 30.0
 
 Encoder = Callable[[Message, str], Event]
@@ -71,7 +73,7 @@ class Hub:
 
     Args:
         encoders: for each stream, how its messages become events.
-        on_resync: called with a topic whose stream was made anew; its listeners must be told to start over.
+        on_gap: called with a topic of which something is missing for good; its listeners must be told.
     """
 
     def __init__(
@@ -81,11 +83,11 @@ class Hub:
         encoders: Mapping[str, Encoder],
         deadletters: DeadLetters,
         metrics: Metrics,
-        on_resync: Callable[[Topic], None],
+        on_gap: Callable[[Topic, Gap], None],
         clock: Clock = monotonic_s,
     ) -> None:
         self._broker, self._encoders, self._deadletters = broker, encoders, deadletters
-        self._on_resync, self._clock = on_resync, clock
+        self._on_gap, self._clock = on_gap, clock
         self._interests: dict[str, _Interest] = {}
         self._epochs: dict[str, str] = {}
         self._opening: dict[str, asyncio.Future[_Interest]] = {}
@@ -93,16 +95,18 @@ class Hub:
         self._replayer = Replayer(broker, metrics, self._tasks)
         self._fan_out = FanOut()
         self._filler = Filler(broker, metrics, self._tasks)
+        self._comparison = Comparison(broker, fill=lambda topic: self._fill(topic, "reconcile"), lose=self._lose)
         self._reconciler = Reconciler(self._reconcile, clock)
         self._delivered = metrics.tally("deliveries", "Events handed to a listener", "type")
         self._topics_open = metrics.gauge("topics_open", "Subjects that this process is subscribed to")
 
     async def start(self) -> None:
         """Begin to reconcile."""
+        self._broker.on_disconnect(self._doubt)
         self._broker.on_reconnect(self._reconciler.wake)
         for stream in self._encoders:
             # Only the leader repeats what is stored: what it had not repeated when it lost the lead, nobody repeats.
-            await self._broker.subscribe(subjects.leader_elected(stream), lambda _news: self._reconciler.wake())
+            await self._broker.subscribe(subjects.leader_elected(stream), lambda _news: self._doubt())
         self._tasks.spawn(self._reconciler.run(), "hub-reconcile")
 
     async def close(self) -> None:
@@ -248,34 +252,38 @@ class Hub:
         return event
 
     def _fill(self, topic: Topic, reason: str) -> None:
-        self._filler.start(topic, lambda messages: self._emit(topic, messages), reason)
+        lose = partial(self._lose, topic) if is_compared(topic) else None
+        self._filler.start(topic, partial(self._emit, topic), reason, lose=lose)
+
+    def _lose(self, topic: Topic, end_seq: int) -> None:
+        """Go on after `end_seq`, and tell everybody that something up to there is missing."""
+        gap = Gap(topic.subject, topic.epoch, topic.seq, end_seq, GapReason.EXPIRED)
+        topic.skip_to(end_seq)
+        self._tell(topic, gap)
+
+    def _tell(self, topic: Topic, gap: Gap) -> None:
+        """Tell everybody who listens, behind what they were sent before."""
+        self._fan_out.finish(topic)
+        self._on_gap(topic, gap)
 
     # -- reconcile ----------------------------------------------------------------------------------------------------
+
+    def _doubt(self) -> None:
+        """Messages may be missed from now on: look, as soon as that is possible."""
+        self._comparison.doubt(topic for topic in self._topics() if is_compared(topic))
+        self._reconciler.wake()
+
+    def _topics(self) -> list[Topic]:
+        return [interest.topic for interest in self._interests.values()]
 
     async def _reconcile(self, everything: bool) -> None:
         await self._drop_idle()
         await self._check_epochs()
-        topics = [interest.topic for interest in self._interests.values()]
-        # A canary is to be heard, not read: see `shared.edge.canary`.
-        quiet = [topic for topic in topics if topic.stream != subjects.CANARY and (everything or not topic.was_live)]
+        topics = [topic for topic in self._topics() if is_compared(topic)]
+        quiet = [topic for topic in topics if everything or not topic.was_live]
         for topic in topics:
             topic.was_live = False
-        for start in range(0, len(quiet), RECONCILE_PAGE):
-            await self._compare(quiet[start : start + RECONCILE_PAGE])
-
-    async def _compare(self, page: list[Topic]) -> None:
-        by_stream: dict[str, dict[str, Topic]] = {}
-        for topic in page:
-            by_stream.setdefault(topic.stream, {})[topic.subject] = topic
-        for stream, topics in by_stream.items():
-            last = await self._broker.read_last(stream, list(topics))
-            behind = [topics[message.subject] for message in last if message.seq > topics[message.subject].seq]
-            if behind:
-                seqs = {topic.subject: topic.seq for topic in behind}
-                await asyncio.sleep(RECONCILE_GRACE_S)
-                for topic in behind:
-                    if topic.seq == seqs[topic.subject] and not topic.filling:
-                        self._fill(topic, "reconcile")
+        await self._comparison.compare(quiet)
 
     async def _check_epochs(self) -> None:
         """Restart every topic of a stream that was made anew; its old numbers mean nothing now."""
@@ -286,8 +294,9 @@ class Hub:
                 topic = interest.topic
                 topic.suspect_epoch = topic.suspect_epoch and topic.stream != stream
                 if topic.stream == stream and topic.epoch != state.epoch:
+                    before = topic.seq
                     topic.restart(await self._place(stream, topic.subject))
-                    self._on_resync(topic)
+                    self._tell(topic, Gap(topic.subject, topic.epoch, before, topic.seq, GapReason.EPOCH))
 
     async def _drop_idle(self) -> None:
         now = self._clock()

@@ -24,7 +24,7 @@ from shared.edge.hub import Encoder
 from shared.edge.line import MAX_RING_MESSAGES, Kept, Line
 from shared.edge.line_replay import LineListener, LineReplayer
 from shared.edge.listener import Outlet
-from shared.edge.recall import READ_PAGE
+from shared.edge.past import READ_PAGE
 from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
 from shared.errors import BadInput
 from shared.tasks import TaskKeeper
@@ -203,20 +203,30 @@ class LineHub:
     async def _reconcile(self, _everything: bool) -> None:
         line, state = self._line, await self._broker.state(self._line.stream)
         line.suspect_epoch = False
-        if state.epoch != line.epoch or state.last_seq - line.seq > MAX_BEHIND:
-            self._start_over(state)
+        if state.epoch != line.epoch:
+            self._start_over(state, GapReason.EPOCH)
+        elif state.last_seq - line.seq > MAX_BEHIND:
+            self._start_over(state, GapReason.TOO_MANY)
         elif state.last_seq > line.seq:
-            seq = line.seq
-            await asyncio.sleep(RECONCILE_GRACE_S)
-            if line.seq == seq and not line.filling:
-                self._filler.start(line, self._emit, "reconcile")
+            await self._catch_up(state)
 
-    def _start_over(self, state: StreamState) -> None:
+    async def _catch_up(self, state: StreamState) -> None:
+        """Read what was not heard; or tell everybody that the stream has it no more."""
+        line, seq = self._line, self._line.seq
+        await asyncio.sleep(RECONCILE_GRACE_S)
+        has_gone = await self._broker.last_seq(line.stream, line.subject) <= seq
+        if line.seq > seq or line.filling:
+            return
+        if has_gone:
+            self._start_over(state, GapReason.EXPIRED)
+        else:
+            self._filler.start(line, self._emit, "reconcile")
+
+    def _start_over(self, state: StreamState, reason: GapReason) -> None:
         """Begin where the stream is now, and tell everybody."""
-        before, place = self._line.position, Position(state.epoch, state.last_seq)
+        before, place = self._line.seq, Position(state.epoch, state.last_seq)
         self._line.restart(place)
-        reason = GapReason.EPOCH if place.epoch != before.epoch else GapReason.TOO_MANY
-        self._tell_missed(reason, before.seq, place)
+        self._tell_missed(reason, before, place)
 
     def _tell_missed(self, reason: GapReason, start: int, place: Position) -> None:
         """Tell everybody, once, that of each subject something after `start` and up to `place` may be missing."""

@@ -16,7 +16,7 @@ from shared.edge.event import Event
 from shared.edge.gap import Gap, GapReason
 from shared.edge.line import Kept, Line
 from shared.edge.listener import Listener, Outlet
-from shared.edge.recall import CAUGHT_UP_POLL_S, MAX_REPLAY, READ_PAGE
+from shared.edge.past import CAUGHT_UP_POLL_S, MAX_REPLAY, read_past
 from shared.edge.replay import RING_STEP
 from shared.telemetry.metrics import Metrics
 
@@ -88,16 +88,16 @@ class LineReplayer:
 
     async def _from_stream(self, listener: LineListener, subjects: Collection[str], after: Position) -> int:
         """Deliver what the stream holds after a place, up to where the line is now, and return where that is."""
-        end = self._line.seq
+        stream, end = self._line.stream, self._line.seq
         found: list[Message] = []
         gaps: list[Gap] = []
         for subject in subjects:
-            messages = await self._read(subject, after.seq, end, MAX_REPLAY - len(found))
-            if isinstance(messages, GapReason):
-                gaps.append(Gap(subject, after.epoch, after.seq, end, messages))
-                self._outcomes.labels(messages.value).inc()
+            past = await read_past(self._broker, stream, subject, after.seq, end, limit=MAX_REPLAY - len(found))
+            if isinstance(past, GapReason):
+                gaps.append(Gap(subject, after.epoch, after.seq, end, past))
+                self._outcomes.labels(past.value).inc()
             else:
-                found += messages
+                found += past
         if self._line.epoch != after.epoch:
             return after.seq
         found.sort(key=lambda message: message.seq)
@@ -108,30 +108,6 @@ class LineReplayer:
             self._hand_over(listener, Kept(message))
             await listener.writable()
         return end
-
-    async def _read(self, subject: str, after_seq: int, end_seq: int, limit: int) -> list[Message] | GapReason:
-        """Return what a subject held after one place up to another, or why that cannot be had."""
-        messages: list[Message] = []
-        reached = after_seq
-        while reached < min(await self._broker.last_seq(self._line.stream, subject), end_seq):
-            page = await self._broker.read_after(self._line.stream, subject, reached, limit=READ_PAGE)
-            # What the stream has beyond the line is still on its way here, and comes to all when it arrives.
-            messages += [message for message in page.messages if message.seq <= end_seq]
-            if len(messages) >= limit:
-                return GapReason.TOO_MANY
-            if page.messages:
-                reached = page.messages[-1].seq
-            else:  # this replica is behind its leader
-                await asyncio.sleep(CAUGHT_UP_POLL_S)
-        # Asked after the reading, so that what expires meanwhile is noticed too.
-        return messages if await self._complete_since(subject, after_seq) else GapReason.EXPIRED
-
-    async def _complete_since(self, subject: str, seq: int) -> bool:
-        """Whether the stream has dropped nothing that came after `seq` on this subject, as far as age and size go."""
-        if (await self._broker.state(self._line.stream)).first_seq <= seq + 1:
-            return True
-        oldest = await self._broker.read_after(self._line.stream, subject, 0, limit=1)
-        return bool(oldest.messages) and oldest.messages[0].seq <= seq
 
     # -- private ------------------------------------------------------------------------------------------------------
 

@@ -14,14 +14,9 @@ from dataclasses import dataclass
 from shared.broker.port import Broker, Message
 from shared.edge.event import Event
 from shared.edge.gap import GapReason
+from shared.edge.past import MAX_REPLAY, read_past
 from shared.edge.topic import Topic
 from shared.tasks import TaskKeeper
-
-READ_PAGE = 200
-CAUGHT_UP_POLL_S = 0.02
-MAX_REPLAY = 1_000
-"""A resume that has this many to read, or more, is a gap. No stream keeps fewer of one subject (`max_per_subject`), so
-a subject that its own limit has trimmed behind a client's back is a gap too, and never a hole."""
 
 Encode = Callable[[Topic, Message], Event | None]
 
@@ -55,48 +50,12 @@ class Recall:
         return await asyncio.shield(reading)  # whoever began it may go; the others wait still
 
     async def _read(self, topic: Topic, after_seq: int, encode: Encode) -> Past | GapReason:
-        epoch = topic.epoch
-        past = await self._collect(topic, after_seq, encode)
-        if isinstance(past, GapReason):
-            return past
-        # Asked after the reading, so that what expires meanwhile is noticed too.
-        if not await self._complete_since(topic, after_seq):
-            return GapReason.EXPIRED
+        epoch, end_seq = topic.epoch, topic.seq
+        found = await read_past(self._broker, topic.stream, topic.subject, after_seq, end_seq, limit=MAX_REPLAY)
         if topic.epoch != epoch:
             return GapReason.EPOCH
-        topic.recall(past.events, after_seq, past.end_seq)
-        return past
-
-    async def _collect(self, topic: Topic, after_seq: int, encode: Encode) -> Past | GapReason:
-        """Read until the ring takes over."""
-        epoch, reached, count = topic.epoch, after_seq, 0
-        events: list[Event] = []
-        while reached < topic.floor:
-            page = await self._broker.read_after(topic.stream, topic.subject, reached, limit=READ_PAGE)
-            if topic.epoch != epoch:
-                return GapReason.EPOCH
-            # What the stream has beyond the topic is still on its way here, and comes to all listeners when it arrives.
-            messages = [message for message in page.messages if message.seq <= topic.seq]
-            events += [event for message in messages if (event := encode(topic, message)) is not None]
-            count += len(messages)
-            if page.messages:
-                reached = min(page.messages[-1].seq, topic.seq)
-            elif not page.more:
-                reached = await self._caught_up(topic, reached)
-            if count + len(topic.recent(reached) or ()) >= MAX_REPLAY:
-                return GapReason.TOO_MANY
-        return Past(events, reached)
-
-    async def _caught_up(self, topic: Topic, after_seq: int) -> int:
-        """A replica had nothing more, yet the ring begins later: it is behind, or there is nothing in between."""
-        await asyncio.sleep(CAUGHT_UP_POLL_S)
-        last = await self._broker.last_seq(topic.stream, topic.subject)
-        return topic.seq if last <= after_seq else after_seq
-
-    async def _complete_since(self, topic: Topic, seq: int) -> bool:
-        """Whether the stream still holds all that came after `seq` on this subject, as far as age and size go."""
-        state = await self._broker.state(topic.stream)
-        if state.first_seq <= seq + 1:
-            return True
-        oldest = await self._broker.read_after(topic.stream, topic.subject, 0, limit=1)
-        return bool(oldest.messages) and oldest.messages[0].seq <= seq
+        if isinstance(found, GapReason):
+            return found
+        events = [event for message in found if (event := encode(topic, message)) is not None]
+        topic.recall(events, after_seq, end_seq)
+        return Past(events, end_seq)

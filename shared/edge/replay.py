@@ -13,7 +13,8 @@ from shared.contracts.cursor import Position
 from shared.edge.event import Event
 from shared.edge.gap import Gap, GapReason
 from shared.edge.listener import Listener
-from shared.edge.recall import CAUGHT_UP_POLL_S, Encode, Recall
+from shared.edge.past import CAUGHT_UP_POLL_S
+from shared.edge.recall import Encode, Recall
 from shared.edge.topic import Topic
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics

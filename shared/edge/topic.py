@@ -36,6 +36,11 @@ class Topic(Chain):
         self._ring: deque[Event] | None = None
         self._ring_bytes = 0
 
+    def skip_to(self, seq: int) -> None:
+        """Go on after `seq`; whoever comes from before it must ask the stream, and be told what it has dropped."""
+        super().skip_to(seq)
+        self.floor, self._ring, self._ring_bytes = self.seq, None, 0
+
     def remember(self, event: Event) -> None:
         """Keep an emitted event for hot replay."""
         if self._ring is None:

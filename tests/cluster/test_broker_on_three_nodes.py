@@ -287,7 +287,7 @@ def make_hub(broker: JetStreamBroker) -> Hub:
         encoders={subjects.CHAT: lambda message, _epoch: Event("chat_message", message.data)},
         deadletters=DeadLetters(broker, metrics),
         metrics=metrics,
-        on_resync=lambda _topic: None,
+        on_gap=lambda _topic, _gap: None,
     )
 
 

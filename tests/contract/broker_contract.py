@@ -408,6 +408,23 @@ class Stored:
         assert after.last_seq >= appended.seq > before.last_seq
         assert 1 <= after.first_seq <= appended.seq
 
+    async def test_what_a_stream_has_dropped_shows_in_a_subjects_first_and_in_what_is_counted(
+        self, broker: Broker
+    ) -> None:
+        kept, replaced = subjects.price(new_id()), subjects.price(new_id())
+        anchor = await broker.append(kept, b"x", msg_id=new_id())
+        before = await broker.state(subjects.PRICES)
+        seqs = [(await broker.append(replaced, b"%d" % number, msg_id=new_id())).seq for number in range(3)]
+        after = await broker.state(subjects.PRICES)
+
+        assert await broker.first_seq(subjects.PRICES, kept) == anchor.seq
+        assert await broker.first_seq(subjects.PRICES, replaced) == seqs[-1]
+        assert await broker.first_seq(subjects.PRICES, subjects.price(new_id())) == 0
+        assert after.deleted == before.deleted + 2
+        await soon(lambda: broker.count_after(subjects.PRICES, anchor.seq - 1), lambda count: count == 2)
+        await soon(lambda: broker.count_after(subjects.PRICES, anchor.seq), lambda count: count == 1)
+        assert await broker.count_after(subjects.PRICES, seqs[-1]) == 0
+
     async def test_a_stream_that_was_not_provisioned_is_not_found(self, broker: Broker) -> None:
         with pytest.raises(NotFound):
             await broker.state("NOPE")

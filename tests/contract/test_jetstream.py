@@ -68,7 +68,9 @@ async def test_after_a_crash_of_the_server_subscriptions_live_on_and_readers_are
     nats_server: NatsServer, open_link: Open
 ) -> None:
     link, ear, room = await open_link(nats_server.url), Ear(), subjects.chat_message(new_id())
-    back = asyncio.Event()
+    back, order = asyncio.Event(), list[str]()
+    link.broker.on_disconnect(lambda: order.append("lost"))
+    link.broker.on_reconnect(lambda: order.append("back"))
     link.broker.on_reconnect(back.set)
     await link.broker.subscribe(subjects.live(room), ear)
     first = await link.broker.append(room, b"before", msg_id=new_id())
@@ -82,6 +84,7 @@ async def test_after_a_crash_of_the_server_subscriptions_live_on_and_readers_are
     assert ear.data == [b"before", b"after"]
     assert ear.messages[1].last_seq == first.seq < second.seq
     assert link.count(BrokerEvent.RECONNECTED) == 1
+    assert order == ["lost", "back"]
 
 
 async def test_an_append_during_an_outage_is_stored_exactly_once(nats_server: NatsServer, open_link: Open) -> None:

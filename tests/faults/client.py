@@ -260,7 +260,7 @@ class ChatMember(Client):
         self.note(Op.GAP, room=gap["room"], epoch=ANY_EPOCH, start=gap["from"], seq=gap["to"])
 
     def _on_resync(self, frame: Frame) -> None:
-        self.cursors[frame["data"]["room"]] = None
+        self.cursors[frame["data"]["room"]] = frame["data"]["cursor"]
         self.note(Op.RESYNC, room=frame["data"]["room"])
 
     def _on_reconnect(self, frame: Frame) -> None:

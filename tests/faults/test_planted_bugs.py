@@ -82,7 +82,7 @@ def double_on_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def skip_a_resync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ChatSession, "resync", lambda *_args: None)
+    monkeypatch.setattr(ChatSession, "missed", lambda *_args: None)
 
 
 def leak_to_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:

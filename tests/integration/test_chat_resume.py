@@ -10,7 +10,7 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.events import ChatMessage
 from shared.contracts.ids import new_id
-from shared.edge.recall import MAX_REPLAY
+from shared.edge.past import MAX_REPLAY
 from tests.integration.conftest import Pair
 from tests.support.clients import chat_client
 
@@ -123,6 +123,8 @@ async def test_a_cursor_of_another_life_of_the_stream_starts_over(pair: Pair, by
         await client.say("live", room=room)
         await client.hears("live")
 
+        cursor = Position.parse(resync["data"].pop("cursor"))
+        assert cursor.epoch == (await pair.broker.state(subjects.CHAT)).epoch
         assert resync["data"] == {"room": room, "reason": "epoch_changed"}
 
 

@@ -18,8 +18,8 @@ from shared.edge.event import Event
 from shared.edge.fanout import SLICE
 from shared.edge.gap import Gap, GapReason
 from shared.edge.hub import Hub
-from shared.edge.recall import MAX_REPLAY
-from shared.edge.topic import MAX_RING_EVENTS, Topic
+from shared.edge.past import MAX_REPLAY
+from shared.edge.topic import MAX_RING_EVENTS
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 
@@ -86,8 +86,8 @@ class Client:
 class Fixture:
     """A hub on a broker, and a producer."""
 
-    def __init__(self, server: MemoryServer, hub: Hub, broker: HeldBroker, resynced: list[Topic]) -> None:
-        self.server, self.hub, self.broker, self.resynced = server, hub, broker, resynced
+    def __init__(self, server: MemoryServer, hub: Hub, broker: HeldBroker, gaps: list[Gap]) -> None:
+        self.server, self.hub, self.broker, self.gaps = server, hub, broker, gaps
         self._producer = MemoryBroker(server)
 
     async def store(self, count: int, subject: str = ROOM) -> list[int]:
@@ -114,16 +114,16 @@ async def edge() -> AsyncIterator[Fixture]:
     server = MemoryServer()
     broker, metrics = HeldBroker(server), Metrics()
     deadletters = DeadLetters(broker, metrics)
-    resynced: list[Topic] = []
+    gaps: list[Gap] = []
     hub = Hub(
         broker,
         encoders={subjects.CHAT: encode},
         deadletters=deadletters,
         metrics=metrics,
-        on_resync=resynced.append,
+        on_gap=lambda _topic, gap: gaps.append(gap),
     )
     await hub.start()
-    yield Fixture(server, hub, broker, resynced)
+    yield Fixture(server, hub, broker, gaps)
     await hub.close()
     await deadletters.close()
 
@@ -402,7 +402,7 @@ async def test_a_stream_made_anew_restarts_its_topics_and_tells(edge: Fixture) -
     seqs = await edge.store(2)
     await settled()
 
-    assert [topic.subject for topic in edge.resynced] == [ROOM]
+    assert [(gap.subject, gap.reason) for gap in edge.gaps] == [(ROOM, GapReason.EPOCH)]
     assert client.seqs[-2:] == seqs
 
 

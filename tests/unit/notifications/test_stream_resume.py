@@ -22,7 +22,7 @@ from shared.edge.fanout import SLICE
 from shared.edge.gap import Gap, GapReason
 from shared.edge.line import MAX_RING_MESSAGES, Line
 from shared.edge.line_hub import LineHub
-from shared.edge.recall import MAX_REPLAY, READ_PAGE
+from shared.edge.past import MAX_REPLAY, READ_PAGE
 from shared.edge.replay import RING_STEP
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
@@ -200,7 +200,7 @@ async def test_what_was_missed_comes_in_the_streams_order_whatever_its_subject(
 async def test_a_gap_on_one_subject_is_announced_before_all_that_moves_the_place_beyond_it(
     server: MemoryServer, edges: tuple[Edge, Edge]
 ) -> None:
-    await store(server, 1, OTHER)
+    await store(server, 1)
     place = edges[0].place
     await store(server, MAX_REPLAY + 1, TOPIC)
     seqs = await store(server, 3)
