@@ -150,19 +150,30 @@ test("a socket that never says connected is given up", async () => {
   expect(FakeSocket.all).toHaveLength(2);
 });
 
-test("a resync drops the cursor, loads the history and is announced", async () => {
+test("a resync moves the cursor, loads the history and is announced", async () => {
   const { chat, seen } = openChat();
   const announced: string[] = [];
   chat.on("resync", ({ reason }) => announced.push(reason));
   chat.on("history", ({ room }) => announced.push(room));
   FakeSocket.last.welcome({ general: "e1:90" });
   await settle();
-  FakeSocket.last.frame("resync", { room: "general", reason: "epoch" });
+  FakeSocket.last.frame("resync", { room: "general", reason: "epoch", cursor: "e2:0" });
   FakeSocket.last.frame("chat_message", message(1, { cursor: "e2:1" }));
   await settle();
 
   expect(announced).toEqual(["general", "epoch", "general"]);
   expect(seen).toEqual(["text 1"]);
+});
+
+test.each(["gap", "resync"] as const)("whoever is cut off behind a %s comes back from where it said", async (type) => {
+  openChat();
+  FakeSocket.last.welcome({ general: "e1:5" });
+  await settle();
+  FakeSocket.last.frame(type, { room: "general", reason: "expired", cursor: "e1:9" });
+  FakeSocket.last.drop(1006);
+  await settle();
+
+  expect(FakeSocket.last.url).toBe("/ws/chat?room=general&cursor=e1%3A9");
 });
 
 test("a refused room costs itself alone", async () => {

@@ -14,8 +14,10 @@ import type {
   ChatFrame,
   ChatFrames,
   ChatMessage,
+  Gap,
   History,
   Member,
+  Resync,
   WireError,
 } from "./frames";
 import { ProblemError, asProblem } from "./http";
@@ -157,12 +159,8 @@ export class Chat extends Emitter<ChatEvents> {
         if (frame.data.reason) this.#rooms.delete(frame.data.room); // else it was our own wish, and may have changed since
         break;
       case "gap":
-        void this.#loadHistory(frame.data.room);
-        break;
       case "resync":
-        // The old cursor means nothing to this stream; the next message brings the new one.
-        if (frame.data.room) this.#rooms.set(frame.data.room, null);
-        void this.#loadHistory(frame.data.room);
+        this.#onMissed(frame.data);
         break;
     }
     // Types that this version does not know reach nobody: no listener can be registered for them.
@@ -200,6 +198,12 @@ export class Chat extends Emitter<ChatEvents> {
     if (message.clientId && message.userId === this.#auth.user?.id)
       this.#outbox.stored(message.clientId, message);
     this.emit("message", message);
+  }
+
+  /** Go on from where the server says, not from what is missing or of another life of the stream; and load the rest. */
+  #onMissed({ room, cursor }: Gap | Resync): void {
+    if (room && cursor && this.#rooms.has(room)) this.#rooms.set(room, cursor);
+    void this.#loadHistory(room);
   }
 
   async #loadHistory(room: string | undefined): Promise<void> {

@@ -62,11 +62,15 @@ export interface Gap {
   from: number;
   to: number;
   reason: string;
+  /** Of a room: where this client stands now. A stream's is the event's id. */
+  cursor?: string;
 }
 
 export interface Resync {
   room?: string;
   reason: string;
+  /** As in `Gap`. */
+  cursor?: string;
 }
 
 /** Come back after `afterMs`. The client resumes from what it received; the cursors say the same to those that keep none. */
