@@ -165,16 +165,19 @@ test("a resync moves the cursor, loads the history and is announced", async () =
   expect(seen).toEqual(["text 1"]);
 });
 
-test.each(["gap", "resync"] as const)("whoever is cut off behind a %s comes back from where it said", async (type) => {
-  openChat();
-  FakeSocket.last.welcome({ general: "e1:5" });
-  await settle();
-  FakeSocket.last.frame(type, { room: "general", reason: "expired", cursor: "e1:9" });
-  FakeSocket.last.drop(1006);
-  await settle();
+test.each(["gap", "resync"] as const)(
+  "whoever is cut off behind a %s comes back from where it said",
+  async (type) => {
+    openChat();
+    FakeSocket.last.welcome({ general: "e1:5" });
+    await settle();
+    FakeSocket.last.frame(type, { room: "general", reason: "expired", cursor: "e1:9" });
+    FakeSocket.last.drop(1006);
+    await settle();
 
-  expect(FakeSocket.last.url).toBe("/ws/chat?room=general&cursor=e1%3A9");
-});
+    expect(FakeSocket.last.url).toBe("/ws/chat?room=general&cursor=e1%3A9");
+  },
+);
 
 test("a refused room costs itself alone", async () => {
   const { chat } = openChat(["general", "secret"]);
