@@ -175,10 +175,6 @@ class Link:
         """Say whether the link is up."""
         return bool(self._client.is_connected)
 
-    def unread_bytes(self) -> int:
-        """Return how much the server has sent that was not read yet."""
-        return self._client.unread_bytes()
-
     async def up(self, timeout_s: float) -> bool:
         """Wait until the link is up; False if it is not in time."""
         try:
