@@ -258,6 +258,22 @@ async def purge_stream(world: World) -> None:
     await js._nc.close()
 
 
+async def purge_what_an_edge_missed(world: World) -> None:
+    """An operator purges half of the rooms and topics while an edge of each service is cut off; all go on."""
+    for edge in one_of_each(world):
+        world.nats_proxy[edge.name].refuses = True
+        world.nats_proxy[edge.name].cut()
+    await asyncio.sleep(2)
+    js = await admin(world)
+    for room in list(world.crowd.rooms)[::2]:
+        await js.purge_stream(subjects.CHAT, subject=subjects.chat_message(room))
+    for topic in list(world.crowd.topics)[::2]:
+        await js.purge_stream(subjects.NOTIFY, subject=subjects.notify_topic(topic))
+    await js._nc.close()
+    await asyncio.sleep(1)
+    heal(world)
+
+
 async def make_streams_anew(world: World) -> None:
     """Both streams are deleted and made again: numbers begin at 1, and mean something else."""
     js = await admin(world)
@@ -350,6 +366,13 @@ FAULTS = (
     Fault("slow readers", slow_readers),
     Fault("auth service down", keys_down),
     Fault("streams purged", purge_stream, announces=True, repeatable=False),
+    Fault(
+        "rooms and topics purged, one edge cut off",
+        purge_what_an_edge_missed,
+        announces=True,
+        nodes=(1,),
+        repeatable=False,
+    ),
     Fault("streams made anew", make_streams_anew, within_s=30, announces=True, repeatable=False, quick=(1,)),
     Fault("disk of NATS full", fill_the_disk, within_s=30, nodes=(1,)),
     Fault("edge misses more than is kept", miss_more_than_is_kept, announces=True, nodes=(1,), repeatable=False),
