@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from unittest.mock import patch
 
 import pytest
 
@@ -166,6 +167,15 @@ async def test_a_resume_where_nothing_was_missed_delivers_nothing(edge: Fixture)
 
     assert await edge.resume(client, seqs[-1]) is None
     assert client.seqs == []
+
+
+async def test_a_resume_of_a_subject_that_was_quiet_while_others_were_not_reads_no_stream(edge: Fixture) -> None:
+    seqs = await edge.store(2)
+    await edge.store(3, OTHER)
+    client = Client()
+
+    assert await edge.resume(client, seqs[-1]) is None
+    assert edge.broker.reads == 0
 
 
 async def test_messages_of_other_rooms_in_between_are_no_gap(edge: Fixture) -> None:
@@ -404,6 +414,48 @@ async def test_a_stream_made_anew_restarts_its_topics_and_tells(edge: Fixture) -
 
     assert [(gap.subject, gap.reason) for gap in edge.gaps] == [(ROOM, GapReason.EPOCH)]
     assert client.seqs[-2:] == seqs
+
+
+async def test_an_outage_during_a_comparison_leaves_its_topics_in_doubt(edge: Fixture) -> None:
+    await edge.store(1)
+    await edge.open_topic()
+    (topic,) = edge.hub._topics()
+    edge.server.stop()
+    edge.server.start()
+    read_last = edge.broker.read_last
+
+    async def cut_meanwhile(stream: str, names: Sequence[str]) -> list[Message]:
+        edge.server.stop()
+        edge.server.start()
+        return await read_last(stream, names)
+
+    with patch.object(edge.broker, "read_last", cut_meanwhile):
+        await edge.hub._reconcile(True)
+    assert topic.unsure
+    await edge.hub._reconcile(True)
+    assert not topic.unsure
+
+
+async def test_what_was_purged_in_an_outage_is_told_once_and_the_room_goes_on(edge: Fixture) -> None:
+    await edge.store(1, OTHER)
+    seen = await edge.store(1)
+    client = Client()
+    await edge.resume(client, seen[0])
+    edge.server.stop()
+    edge.broker.holding = True
+    stream = edge.server.stream(subjects.CHAT)
+    lost = [edge.server.store(stream, ROOM, b"{}", {}).seq for _ in range(2)]
+    await settled()
+    edge.server.purge(subjects.CHAT, ROOM)
+    edge.server.start()
+    for _ in range(3):
+        await edge.hub._reconcile(True)
+    edge.broker.holding = False
+    live = await edge.store(1)
+    await settled()
+
+    assert [(gap.start, gap.end, gap.reason) for gap in edge.gaps] == [(seen[0], lost[-1], GapReason.EXPIRED)]
+    assert client.seqs == live
 
 
 # -- outlets ----------------------------------------------------------------------------------------------------------

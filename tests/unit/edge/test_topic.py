@@ -239,3 +239,31 @@ def test_what_waits_is_not_lost_with_the_page_that_the_stream_has_dropped_it_fro
     ready = topic.fill(Page([messages[3]], more=False))
 
     assert [message.seq for message in ready] == [2, 4]
+
+
+def test_after_an_outage_a_lower_chain_waits_until_the_stream_was_asked() -> None:
+    topic = new_topic(4)
+    topic.unsure = True
+    after_a_purge = Message(SUBJECT, b"", {}, seq=9, last_seq=0, time_ms=9)
+
+    assert topic.receive(after_a_purge) == []
+    assert topic.needs_fill
+    assert topic.first_waiting == 9
+    topic.skip_to(8)
+    assert topic.fill(Page([], more=False)) == [after_a_purge]
+
+
+def test_after_an_outage_a_message_that_names_the_last_seen_one_passes_at_once() -> None:
+    topic = new_topic(4)
+    topic.unsure = True
+    successor = Message(SUBJECT, b"", {}, seq=9, last_seq=4, time_ms=9)
+
+    assert topic.receive(successor) == [successor]
+
+
+def test_a_ring_does_not_reach_over_what_was_lost() -> None:
+    topic = new_topic()
+    topic.remember(Event("t", b"{}", seq=3))
+    topic.skip_to(7)
+
+    assert (topic.seq, topic.recent(3), topic.recent(7)) == (7, None, [])
