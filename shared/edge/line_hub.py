@@ -63,7 +63,7 @@ class LineHub:
         self._reconciler = Reconciler(self._reconcile, clock)
         self._fan_out = FanOut()
         self._subscription: Subscription | None = None
-        self._delivered = metrics.counter("deliveries", "Events handed to a listener", ["type"])
+        self._delivered = metrics.tally("deliveries", "Events handed to a listener", "type")
 
     async def start(self) -> None:
         """Subscribe first, then take the leader's word for where the stream is: what comes in between is reconciled."""
@@ -162,7 +162,7 @@ class LineHub:
             if message.subject in self._listeners and (event := self._event(kept)) is not None:
                 outlets = self._outlets(message.subject)
                 self._fan_out.send(self._line, event, outlets)
-                self._delivered.labels(event.type).inc(len(outlets))
+                self._delivered.add(event.type, len(outlets))
 
     def _outlets(self, subject: str) -> Collection[Outlet]:
         there = self._listeners.get(subject, {})

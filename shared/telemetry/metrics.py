@@ -54,27 +54,32 @@ class Metrics:
 
     def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
         """Return the counter `fanfare_<name>`."""
-        return self._get(name, lambda full: Counter(full, help_text, labels, registry=self.registry))
+        return self._get(Counter, name, lambda full: Counter(full, help_text, labels, registry=self.registry))
 
     def tally(self, name: str, help_text: str, label: str) -> Tally:
         """Return the counter `fanfare_<name>` with one label, for what is counted with each message."""
-        return self._get(name, lambda full: Tally(full, help_text, label, self.registry))
+        return self._get(Tally, name, lambda full: Tally(full, help_text, label, self.registry))
 
     def gauge(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Gauge:
         """Return the gauge `fanfare_<name>`."""
-        return self._get(name, lambda full: Gauge(full, help_text, labels, registry=self.registry))
+        return self._get(Gauge, name, lambda full: Gauge(full, help_text, labels, registry=self.registry))
 
     def histogram(
         self, name: str, help_text: str, labels: Sequence[str] = (), buckets: Sequence[float] = LATENCY_BUCKETS_S
     ) -> Histogram:
         """Return the histogram `fanfare_<name>`; name it with its unit, `…_seconds` or `…_bytes`."""
-        return self._get(name, lambda full: Histogram(full, help_text, labels, registry=self.registry, buckets=buckets))
+        return self._get(
+            Histogram, name, lambda full: Histogram(full, help_text, labels, registry=self.registry, buckets=buckets)
+        )
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _get(self, name: str, make: Callable[[str], Kind]) -> Kind:
+    def _get(self, kind: type[Kind], name: str, make: Callable[[str], Kind]) -> Kind:
         if name not in self._known:
             self._known[name] = make(PREFIX + name)
-        return self._known[name]  # type: ignore[return-value]  # one name is always asked for with one kind
+        known = self._known[name]
+        if not isinstance(known, kind):
+            raise TypeError(f"the metric {name} is a {type(known).__name__}, and asked for as a {kind.__name__}")
+        return known

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shared.telemetry.metrics import Metrics
 
 
@@ -25,3 +27,11 @@ def test_a_name_that_is_asked_for_twice_is_one_tally() -> None:
     metrics.tally("told", "Told", "kind").add("a")
 
     assert metrics.registry.get_sample_value("fanfare_told_total", {"kind": "a"}) == 2
+
+
+def test_one_name_is_one_kind_of_metric():
+    metrics = Metrics()
+    metrics.tally("things", "Things", "kind")
+
+    with pytest.raises(TypeError, match="things is a Tally"):
+        metrics.counter("things", "Things", ["kind"])

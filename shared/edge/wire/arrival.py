@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from shared.edge.wire import frames
 from shared.edge.wire.handover import EXTENSION, Departed
 from shared.edge.wire.handshake import Handshake, Headers, refusal, streaming, switching
 from shared.telemetry.logs import get_logger
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
+NORMAL = 1000
 DRAINED_BYTES = 64 * 1024
 
 
@@ -30,13 +32,13 @@ class Arrival:
         own_headers: of the server, in each answer to an HTTP request.
     """
 
-    __slots__ = ("_answered", "_early", "_handshake", "_head", "_own_headers", "_refused", "_socket", "_told")
+    __slots__ = ("_answered", "_early", "_handshake", "_head", "_own_headers", "_refused", "_said", "_socket", "_told")
 
     def __init__(
         self, one: socket.socket, handshake: Handshake | None, early: bytes, own_headers: Headers = ()
     ) -> None:
         self._socket, self._handshake, self._early, self._own_headers = one, handshake, early, own_headers
-        self._head = self._refused = b""
+        self._head = self._refused = self._said = b""
         self._answered: tuple[int, Headers] | None = None
         self._told = False
 
@@ -73,7 +75,9 @@ class Arrival:
     async def send(self, message: dict[str, Any]) -> None:
         """Take the app's answer."""
         kind, headers = message["type"], message.get("headers", ())
-        if kind == "websocket.accept" and self._handshake is not None:
+        if self._head and self._handshake is not None:
+            self._said += frame_of(message)
+        elif kind == "websocket.accept" and self._handshake is not None:
             self._head = switching(self._handshake, message.get("subprotocol"), headers)
         elif kind == "websocket.close":
             self._answered = HTTPStatus.FORBIDDEN, ()
@@ -89,9 +93,24 @@ class Arrival:
     # -- private ------------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """Refuse, with what the app has said to it."""
+        """Say what the app has said instead of leaving: words and a close, or a refusal."""
+        if self._said:
+            answer(self._socket, self._head + self._said)
+            return
         status, headers = self._answered or (HTTPStatus.INTERNAL_SERVER_ERROR, ())
         answer(self._socket, refusal(status, [*self._own_headers, *headers], self._refused))
+
+
+def frame_of(message: Mapping[str, Any]) -> bytes:
+    """Return the frame that an ASGI message of an accepted WebSocket is; raises RuntimeError if it is none."""
+    match message:
+        case {"type": "websocket.send", "text": str(text)}:
+            return frames.encode_text(text.encode())
+        case {"type": "websocket.send", "bytes": bytes(data)}:
+            return frames.encode_binary(data)
+        case {"type": "websocket.close"}:
+            return frames.encode_close(message.get("code", NORMAL), message.get("reason") or "")
+    raise RuntimeError(f"{message['type']} after the handshake was answered")
 
 
 def answer(one: socket.socket, response: bytes) -> None:

@@ -18,14 +18,14 @@ from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, WebSocketScope
 from uvicorn.protocols.utils import ClientDisconnected
 
 from shared.contracts.close_codes import CloseCode
-from shared.edge.wire import frames
+from shared.edge.wire.arrival import frame_of
 from shared.edge.wire.guards import GuardedHttpProtocol
 from shared.edge.wire.handover import EXTENSION, Departed, can_leave, depart
 from shared.edge.wire.handshake import BadHandshake, Handshake, refusal, switching
 from shared.telemetry.logs import get_logger
 
 MAX_EARLY_BYTES = 64 * 1024
-NORMAL, GONE = 1000, 1006
+GONE = 1006
 
 
 class Upgrade(asyncio.Protocol):
@@ -150,16 +150,9 @@ class Upgrade(asyncio.Protocol):
 
     def _say(self, message: dict[str, Any]) -> None:
         self._flush()
-        match message:
-            case {"type": "websocket.send", "text": str(text)}:
-                self._transport.write(frames.encode_text(text.encode()))
-            case {"type": "websocket.send", "bytes": bytes(data)}:
-                self._transport.write(frames.encode_binary(data))
-            case {"type": "websocket.close"}:
-                self._transport.write(frames.encode_close(message.get("code", NORMAL), message.get("reason") or ""))
-                self._transport.close()
-            case _:
-                raise RuntimeError(f"{message['type']} after the handshake was answered")
+        self._transport.write(frame_of(message))
+        if message["type"] == "websocket.close":
+            self._transport.close()
 
     def _refuse(self, status: int, headers: list[tuple[bytes, bytes]] | None = None, body: bytes = b"") -> None:
         self._answered = True
