@@ -32,6 +32,7 @@ class Outbox:
             return
         if not self._backlog.put(event):
             self.overflowed = True
+            self._backlog.take()  # its cursor brings it again (ADR 7)
             self._limits.count_too_slow()
         if self._backlog.pending_bytes > WRITABLE_BELOW_BYTES:
             self._drained.clear()
