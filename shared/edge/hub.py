@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from shared.broker.port import Broker, Message, Subscription
+from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
@@ -28,6 +28,7 @@ from shared.edge.event import Event
 from shared.edge.fanout import FanOut
 from shared.edge.filler import Filler
 from shared.edge.gap import Gap, GapReason
+from shared.edge.interest import Interest
 from shared.edge.listener import Listener, Outlet
 from shared.edge.reconciler import Reconciler
 from shared.edge.replay import Replayer
@@ -40,32 +41,6 @@ LINGER_S = 30.0
 
 Encoder = Callable[[Message, str], Event]
 """Validates a stored message and encodes it once, given the epoch; raises BadInput for what must reach no client."""
-
-
-class _Interest:
-    """A topic, the live subscription that feeds it, and how many are being replayed to before they listen."""
-
-    __slots__ = ("_early", "_hub", "joining", "subscription", "topic")
-
-    def __init__(self, hub: Hub, topic: Topic) -> None:
-        self._hub, self.topic = hub, topic
-        self._early: list[Message] | None = []
-        self.joining = 0
-        self.subscription: Subscription
-
-    def receive(self, message: Message) -> None:
-        """Take a live message; until the topic has its place, keep it."""
-        if self._early is None:
-            self._hub.receive(self.topic, message)
-        else:
-            self._early.append(message)
-
-    def begin(self, place: Position) -> None:
-        """Begin at `place`, with what came meanwhile."""
-        self.topic.restart(place)
-        early, self._early = self._early or [], None
-        for message in early:
-            self._hub.receive(self.topic, message)
 
 
 class Hub:
@@ -88,9 +63,9 @@ class Hub:
     ) -> None:
         self._broker, self._encoders, self._deadletters = broker, encoders, deadletters
         self._on_gap, self._clock = on_gap, clock
-        self._interests: dict[str, _Interest] = {}
+        self._interests: dict[str, Interest] = {}
         self._epochs: dict[str, str] = {}
-        self._opening: dict[str, asyncio.Future[_Interest]] = {}
+        self._opening: dict[str, asyncio.Future[Interest]] = {}
         self._tasks = TaskKeeper()
         self._replayer = Replayer(broker, metrics, self._tasks)
         self._fan_out = FanOut()
@@ -105,8 +80,7 @@ class Hub:
         self._broker.on_disconnect(self._doubt)
         self._broker.on_reconnect(self._reconciler.wake)
         for stream in self._encoders:
-            # Only the leader repeats what is stored: what it had not repeated when it lost the lead, nobody repeats.
-            await self._broker.subscribe(subjects.leader_elected(stream), lambda _news: self._doubt())
+            await self._broker.subscribe(subjects.leader_elected(stream), self._new_leader)
         self._tasks.spawn(self._reconciler.run(), "hub-reconcile")
 
     async def close(self) -> None:
@@ -189,7 +163,7 @@ class Hub:
 
     # -- open ---------------------------------------------------------------------------------------------------------
 
-    async def _open(self, stream: str, subject: str) -> _Interest:
+    async def _open(self, stream: str, subject: str) -> Interest:
         if (interest := self._interests.get(subject)) is not None:
             if interest.topic.idle_since_s is not None:
                 interest.topic.idle_since_s = self._clock()
@@ -199,9 +173,9 @@ class Hub:
             opening.add_done_callback(lambda _done: self._opening.pop(subject, None))
         return await asyncio.shield(opening)
 
-    async def _subscribe(self, stream: str, subject: str) -> _Interest:
+    async def _subscribe(self, stream: str, subject: str) -> Interest:
         """Subscribe first, read the target after: what is stored in between arrives live or leaves a visible gap."""
-        interest = _Interest(self, Topic(stream, subject, Position("0", 0)))
+        interest = Interest(Topic(stream, subject, Position("0", 0)), self.receive)
         interest.subscription = await self._broker.subscribe(subjects.live(subject), interest.receive)
         try:
             place = await self._place(stream, subject)
@@ -269,17 +243,21 @@ class Hub:
     # -- reconcile ----------------------------------------------------------------------------------------------------
 
     def _doubt(self) -> None:
-        """Messages may be missed from now on: look, as soon as that is possible."""
-        self._comparison.doubt(topic for topic in self._topics() if is_compared(topic))
+        """Note that messages may be missed from now on."""
+        self._comparison.doubt(self._topics())
+
+    def _new_leader(self, _news: Message) -> None:
+        """Only the leader repeats what is stored: what it had not repeated when it lost the lead, nobody repeats."""
+        self._doubt()
         self._reconciler.wake()
 
     def _topics(self) -> list[Topic]:
-        return [interest.topic for interest in self._interests.values()]
+        return [interest.topic for interest in self._interests.values() if is_compared(interest.topic)]
 
     async def _reconcile(self, everything: bool) -> None:
         await self._drop_idle()
         await self._check_epochs()
-        topics = [topic for topic in self._topics() if is_compared(topic)]
+        topics = self._topics()
         quiet = [topic for topic in topics if everything or not topic.was_live]
         for topic in topics:
             topic.was_live = False
