@@ -72,6 +72,7 @@ class Ephemeral:
             await there.subscribe(subject, ear)
             await here.publish(subject, b"at once")
             await ear.hears(1)
+            assert ear.data == [b"at once"]
 
     async def test_what_nobody_listens_to_is_gone(self, broker: Broker) -> None:
         ear, subject = Ear(), subjects.typing(new_id())

@@ -257,6 +257,7 @@ async def test_a_link_to_a_server_that_takes_nothing_is_given_up_and_made_anew(n
 
         await link.until(BrokerEvent.RECONNECTED)
         await link.broker.check()
+        assert link.broker.usable()
 
 
 async def test_closing_a_link_to_a_server_that_takes_nothing_takes_seconds(nats_url: str, open_link: Open) -> None:
@@ -266,6 +267,7 @@ async def test_closing_a_link_to_a_server_that_takes_nothing_takes_seconds(nats_
 
         async with asyncio.timeout(5):
             await link.broker.close()
+        assert not link.broker.usable()
 
 
 async def test_an_answer_that_was_lost_stays_unknown_whatever_is_refused_later(

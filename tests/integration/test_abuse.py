@@ -79,6 +79,7 @@ async def test_a_flood_of_pings_from_one_who_reads_is_ended(chat: EdgeProcess) -
         flooding = asyncio.ensure_future(_flood(raw, frame(PING, b"x" * 125) * 100))
         await raw.until_closed()
         await _cancel(flooding)
+        await eventually(lambda: _has_clients(chat, 1))  # the neighbour alone
         raw.close()
 
 
@@ -88,6 +89,7 @@ async def test_a_flood_of_pings_from_one_who_never_reads_is_ended(chat: EdgeProc
         for _ in range(30):
             await raw.send(frame(PING, b"x" * 125) * 8_000)
         await raw.until_closed()
+        await eventually(lambda: _has_clients(chat, 1))
         raw.close()
 
 

@@ -164,6 +164,16 @@ async def test_clients_that_come_and_say_nothing_leave_nothing_behind(edges: Edg
     assert edge.gauge("pool_connections") == 0
 
 
+async def test_a_handshake_that_is_none_is_refused_and_counted(edges: Edges) -> None:
+    edge = await edges.chat()
+    raw = await RawSocket.connect(edge)
+    await raw.send(handshake("/ws/chat", {"Sec-WebSocket-Version": "8"}))
+
+    assert (await raw.until_closed()).startswith(b"HTTP/1.1 426 ")
+    assert edge.count("connections_refused", reason="handshake") == 1
+    raw.close()
+
+
 async def test_a_failure_of_the_app_is_answered_and_closed(edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
     edge = await edges.notifications()
 

@@ -83,6 +83,7 @@ class Gate:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError:  # no descriptors, no memory: whoever waits in the backlog waits a little longer
+                self._limits.count_refused("accept")
                 self._loop.remove_reader(self._listener.fileno())
                 self._rest = self._loop.call_later(REST_S, self.open)
                 return
@@ -113,6 +114,7 @@ class Gate:
         try:
             handshake = read_handshake(b"GET", "1.1", head.headers) if head.upgrades else None
         except BadHandshake as error:
+            self._limits.count_refused("handshake")
             answer(one, refusal(error.status, error.headers, str(error).encode()))
             return
         self._limits.count_begun("direct")
