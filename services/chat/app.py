@@ -20,14 +20,14 @@ from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.frames import MAX_FRAME_BYTES
 from shared.edge.admission import Admission, AdmissionLimits
-from shared.edge.canary import encode_canary
-from shared.edge.event import make_event
-from shared.edge.gap import Gap
-from shared.edge.hub import Hub
-from shared.edge.overflow import OverflowLimits
+from shared.edge.continuity.canary import encode_canary
+from shared.edge.delivery.event import make_event
+from shared.edge.delivery.gap import Gap
+from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.presence import OnChange, Presence
 from shared.edge.sessions import SessionLimits, Sessions
-from shared.edge.topic import Topic
+from shared.edge.topics.hub import Hub
+from shared.edge.topics.topic import Topic
 from shared.edge.turns import Turns
 from shared.edge.wire import frames
 from shared.edge.wire.websocket import SocketContext

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from shared.broker.port import Message
 from shared.contracts import subjects
 from shared.contracts.events import ChatMessage
-from shared.edge.event import Event, placed
+from shared.edge.delivery.event import Event, placed
 from shared.errors import BadInput
 
 MAX_UNDER_WAY = 1_000

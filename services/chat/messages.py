@@ -13,14 +13,14 @@ from pydantic_core import from_json
 from services.chat.content import clean
 from services.chat.encoding import MessageEncoder, encode_message
 from shared.auth.principal import Principal
+from shared.broker.history import read_before
 from shared.broker.port import Appended, Broker, Message
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.events import ChatMessage
-from shared.edge.event import Event
-from shared.edge.history import read_before
-from shared.edge.hub import Hub
+from shared.edge.delivery.event import Event
+from shared.edge.topics.hub import Hub
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import trace_headers

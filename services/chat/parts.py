@@ -12,11 +12,11 @@ from services.chat.throttle import MessageThrottle
 from services.chat.typing import Typing
 from shared.auth.authenticator import Authenticator
 from shared.edge.admission import Admission
-from shared.edge.hub import Hub
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.presence import Presence
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
+from shared.edge.topics.hub import Hub
 from shared.edge.turns import Turns
 from shared.edge.wire.websocket import SocketContext
 from shared.limits import Buckets

@@ -23,7 +23,7 @@ from shared.contracts.frames import SendMessage
 from shared.contracts.ids import Id
 from shared.contracts.subjects import CHAT
 from shared.edge.admission import address_of
-from shared.edge.connection import AsgiWebSocket
+from shared.edge.wire.connection import AsgiWebSocket
 from shared.edge.wire.handover import Departed, handover_of
 from shared.edge.wire.websocket import PooledWebSocket, SocketContext
 from shared.errors import BadInput, FanfareError

@@ -19,10 +19,10 @@ from shared.contracts.close_codes import CloseCode
 from shared.contracts.cursor import Position
 from shared.contracts.ids import new_id
 from shared.contracts.wire_errors import close_code, error_data, refusal_code
-from shared.edge.connection import Connection
-from shared.edge.event import Event, make_event
-from shared.edge.gap import Gap
+from shared.edge.delivery.event import Event, make_event
+from shared.edge.delivery.gap import Gap
 from shared.edge.timers import Timer
+from shared.edge.wire.connection import Connection
 from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 from shared.limits import TokenBucket
 

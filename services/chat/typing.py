@@ -10,10 +10,10 @@ from shared.auth.principal import Principal
 from shared.broker.port import Broker, Message
 from shared.clock import now_ms
 from shared.contracts import events, subjects
-from shared.edge.event import Overflow, make_event
-from shared.edge.hub import Hub
-from shared.edge.listener import Listener
+from shared.edge.delivery.event import Overflow, make_event
+from shared.edge.delivery.listener import Listener
 from shared.edge.timers import Timer, Wheel
+from shared.edge.topics.hub import Hub
 from shared.limits import TokenBucket
 from shared.telemetry.metrics import Metrics
 

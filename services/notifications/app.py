@@ -19,8 +19,8 @@ from services.notifications.watchlists import Watchlist, Watchlists
 from shared.contracts import subjects
 from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.commands import Commands
-from shared.edge.line_hub import LineHub
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.overflow import OverflowLimits
+from shared.edge.line.hub import LineHub
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.turns import Turns
 from shared.limits import Buckets

@@ -7,15 +7,15 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from shared.broker.history import read_before
 from shared.broker.port import Broker, Message
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.events import Notification
 from shared.contracts.ids import new_id
-from shared.edge.event import Event
-from shared.edge.history import read_before
-from shared.edge.line_hub import LineHub
+from shared.edge.delivery.event import Event
+from shared.edge.line.hub import LineHub
 from shared.errors import BadInput
 from shared.telemetry.tracing import span, trace_headers
 

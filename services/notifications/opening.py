@@ -21,7 +21,7 @@ from shared.auth.principal import Principal
 from shared.contracts.claims import Scope as TokenScope
 from shared.contracts.ids import require_id
 from shared.edge.admission import address_of
-from shared.edge.connection import AsgiStream
+from shared.edge.wire.connection import AsgiStream
 from shared.edge.wire.handover import Departed
 from shared.edge.wire.response import StreamResponse
 from shared.edge.wire.sse import PooledNamedStream, PooledStream

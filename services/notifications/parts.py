@@ -13,8 +13,8 @@ from services.notifications.watchlists import Watchlists
 from shared.auth.authenticator import Authenticator
 from shared.edge.admission import Admission
 from shared.edge.commands import Commands
-from shared.edge.line_hub import LineHub
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.overflow import OverflowLimits
+from shared.edge.line.hub import LineHub
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
 from shared.edge.turns import Turns

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from services.notifications.ticks import TickBook
 from shared.clock import Clock
-from shared.edge.event import Batch
+from shared.edge.delivery.event import Batch
 from shared.edge.timers import TICK_S, Timer, Wheel
 
 SLICE = 256

@@ -20,7 +20,7 @@ from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.events import SystemStatus
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Batch, Event
+from shared.edge.delivery.event import Batch, Event
 from shared.edge.timers import Wheel
 from shared.errors import FanfareError
 from shared.tasks import TaskKeeper

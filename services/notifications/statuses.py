@@ -9,8 +9,8 @@ from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.events import SystemStatus
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event, Overflow
-from shared.edge.listener import Listener
+from shared.edge.delivery.event import Event, Overflow
+from shared.edge.delivery.listener import Listener
 
 MAX_PARTS = 5_000
 FORGET_AFTER_S = 60.0

@@ -20,11 +20,11 @@ from shared.contracts.cursor import Position
 from shared.contracts.ids import require_id
 from shared.contracts.wire_errors import error_data
 from shared.edge.commands import ENDED
-from shared.edge.connection import StreamOut
-from shared.edge.event import Batch, Event, make_event
-from shared.edge.gap import Gap, GapReason
-from shared.edge.listener import Outlet
+from shared.edge.delivery.event import Batch, Event, make_event
+from shared.edge.delivery.gap import Gap, GapReason
+from shared.edge.delivery.listener import Outlet
 from shared.edge.timers import Timer
+from shared.edge.wire.connection import StreamOut
 from shared.errors import BadInput, FanfareError, Gone, RateLimited, TokenExpired, Unauthorized
 
 

@@ -20,7 +20,7 @@ from shared.contracts import subjects
 from shared.contracts.events import PriceTick
 from shared.contracts.ids import is_id
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event, Overflow
+from shared.edge.delivery.event import Event, Overflow
 from shared.telemetry.metrics import Metrics
 
 MAX_SYMBOLS = 50_000

@@ -1,6 +1,6 @@
-"""What makes a process an edge: topics with cursors, the hub that fans out, connections, overflow, presence, timers.
+"""What makes a process an edge.
 
-Follow a message out:
-`broker` subscription -> `topic` (in order? gap? fill) -> `event` (encoded once) -> `hub` (to every
-listener) -> the listener's `outbox`, where `overflow` says what a slow client loses, if anything.
+Follow a message out: a subscription of the broker -> `topics` (or `line`): in order? a gap? then `continuity` fills
+it -> `delivery`: an event, encoded once -> `fanout`: to every listener -> `wire`: to its socket, and what a slow client
+loses, if anything. Who is here, and who may be: `admission`, `sessions`, `presence`, `moving`.
 """

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Collection, Hashable
 
 from shared.clock import Clock, monotonic_s
-from shared.edge.event import Event
-from shared.edge.listener import Outlet
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.listener import Outlet
 from shared.edge.wire.writer import deliver_to_each
 
 SLICE = 64

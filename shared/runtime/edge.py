@@ -15,13 +15,13 @@ from shared.auth.tokens import TokenVerifier
 from shared.broker.jetstream import JetStreamBroker
 from shared.broker.metrics import BrokerMetrics
 from shared.broker.port import Broker
-from shared.edge.canary import Canary
+from shared.edge.continuity.canary import Canary
 from shared.edge.deadletters import DeadLetters
-from shared.edge.hub import Hub
-from shared.edge.line_hub import LineHub
+from shared.edge.line.hub import LineHub
 from shared.edge.moving import Mover
 from shared.edge.sessions import Sessions
 from shared.edge.timers import Wheel
+from shared.edge.topics.hub import Hub
 from shared.edge.wire.pool import Pool
 from shared.runtime.lag import LoopLag
 from shared.runtime.lifecycle import Lifecycle

@@ -14,10 +14,10 @@ from shared.broker.jetstream import JetStreamBroker, JetStreamSubscription
 from shared.broker.port import Handler, Message
 from shared.contracts import subjects
 from shared.contracts.ids import new_id
-from shared.edge import reconciler
+from shared.edge.continuity import reconciler
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event
-from shared.edge.hub import Hub
+from shared.edge.delivery.event import Event
+from shared.edge.topics.hub import Hub
 from shared.errors import Unavailable
 from shared.telemetry.metrics import Metrics
 from tests.support.listening import Ear

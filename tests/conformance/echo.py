@@ -22,7 +22,7 @@ from shared.auth.revocations import Revocations
 from shared.auth.tokens import TokenVerifier
 from shared.broker.memory import MemoryBroker
 from shared.contracts.wire_errors import refusal_code
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.timers import Wheel
 from shared.edge.wire import frames
 from shared.edge.wire.handover import handover_of

@@ -16,11 +16,11 @@ from shared.broker.provision import provision
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.ids import new_id
-from shared.edge.event import Event
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.listener import Listener
 from shared.edge.fanout import FanOut
-from shared.edge.hub import Hub
-from shared.edge.listener import Listener
 from shared.edge.sessions import Sessions
+from shared.edge.topics.hub import Hub
 from tests.faults.checker import REVOKED_WITHIN_S, Verdict, check
 from tests.faults.client import ChatMember
 from tests.faults.record import Op, Recorder

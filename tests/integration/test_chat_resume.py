@@ -10,7 +10,7 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.events import ChatMessage
 from shared.contracts.ids import new_id
-from shared.edge.past import MAX_REPLAY
+from shared.edge.continuity.past import MAX_REPLAY
 from tests.integration.conftest import Pair
 from tests.support.clients import chat_client
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.contracts.ids import new_id
-from shared.edge import canary
+from shared.edge.continuity import canary
 from tests.support.amnesia import Amnesia
 from tests.support.clients import chat_client
 from tests.support.edges import Edges, LocalEdge, open_edges

@@ -124,7 +124,7 @@ async def test_what_follows_a_purge_during_an_outage_comes_behind_the_gap(
 async def test_what_comes_live_before_anybody_has_compared_waits_for_the_gap(
     behind: Edges, line: Proxy, operator: Producer, outside: JetStreamBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.edge.hub.Hub._reconcile", _never)
+    monkeypatch.setattr("shared.edge.topics.hub.Hub._reconcile", _never)
     edge = await behind.chat()
     async with chat_client(edge, "u", rooms=[ROOM]) as client:
         seen = await client.say("seen")

@@ -13,7 +13,7 @@ from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Batch, Event
+from shared.edge.delivery.event import Batch, Event
 from shared.edge.timers import TICK_S, Wheel
 from shared.telemetry.metrics import Metrics
 

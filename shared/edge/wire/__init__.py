@@ -1,1 +1,1 @@
-"""What goes over the wire to a browser and back: frames, and the sockets that carry them."""
+"""A connection on the wire: the gate that accepts it, the frames it speaks, the sockets that carry them."""

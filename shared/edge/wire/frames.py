@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from codecs import utf_8_decode
 
+from shared.edge.delivery.framing import TEXT, frame
 from shared.edge.wire.frame_events import (
     MAX_CONTROL_BYTES,
     NO_STATUS,
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 _FIN, _RESERVED, _CONTROL, _OPCODE = 0x80, 0x70, 0x08, 0x0F  # of a frame's first byte (section 5.2)
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, TEXT, 0x2, 0x8, 0x9, 0xA
 _MASKED = 0x80
 _KEY_BYTES = 4
 _PROTOCOL_ERROR, _BAD_DATA, _TOO_BIG = 1002, 1007, 1009
@@ -95,12 +96,12 @@ def read_frames(data: bytes, partial: Partial | None, limits: Limits) -> tuple[l
 
 def encode_text(payload: bytes) -> bytes:
     """Return one text frame; `payload` must be UTF-8."""
-    return _encode(_TEXT, payload)
+    return frame(_TEXT, payload)
 
 
 def encode_binary(payload: bytes) -> bytes:
     """Return one binary frame."""
-    return _encode(_BINARY, payload)
+    return frame(_BINARY, payload)
 
 
 def encode_ping(payload: bytes = b"") -> bytes:
@@ -305,14 +306,4 @@ def _left_over(buffer: bytes | bytearray, end: int, message: _Message | None, *,
 def _encode_control(opcode: int, payload: bytes) -> bytes:
     if len(payload) > MAX_CONTROL_BYTES:
         raise ValueError(f"a control frame holds {MAX_CONTROL_BYTES} bytes, not {len(payload)}")
-    return _encode(opcode, payload)
-
-
-def _encode(opcode: int, payload: bytes) -> bytes:
-    """Return one frame, unmasked and unfragmented (sections 5.1 and 5.2)."""
-    length = len(payload)
-    if length <= MAX_CONTROL_BYTES:
-        return bytes((_FIN | opcode, length)) + payload
-    if length <= 0xFFFF:
-        return struct.pack("!BBH", _FIN | opcode, 126, length) + payload
-    return struct.pack("!BBQ", _FIN | opcode, 127, length) + payload
+    return frame(opcode, payload)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from shared.edge.event import Batch, Event, chunk
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.event import Batch, Event
+from shared.edge.delivery.framing import chunk
+from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.wire.pool import Pool
 from shared.edge.wire.writer import PooledWriter
 

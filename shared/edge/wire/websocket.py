@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shared.contracts.close_codes import CloseCode
-from shared.edge.event import Event
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.timers import Wheel
 from shared.edge.wire import frames
 from shared.edge.wire.handover import Departed

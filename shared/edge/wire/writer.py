@@ -7,9 +7,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from shared.edge.event import Event, Overflow
-from shared.edge.listener import Outlet
-from shared.edge.overflow import Backlog, OverflowLimits
+from shared.edge.delivery.event import Event, Overflow
+from shared.edge.delivery.listener import Outlet
+from shared.edge.delivery.overflow import Backlog, OverflowLimits
 from shared.edge.wire.pool import Pool, write
 
 REFILL_BELOW_BYTES = 64 * 1024

@@ -13,7 +13,7 @@ from services.chat.encoding import MessageEncoder, encode_message
 from shared.broker.port import NO_HEADERS, Message
 from shared.contracts import subjects
 from shared.contracts.events import ChatMessage
-from shared.edge.event import Event
+from shared.edge.delivery.event import Event
 from shared.errors import BadInput
 
 Ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)

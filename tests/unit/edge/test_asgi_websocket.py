@@ -8,9 +8,9 @@ from typing import Any
 from starlette.websockets import WebSocket
 
 from shared.contracts.close_codes import CloseCode
-from shared.edge.connection import AsgiWebSocket
-from shared.edge.event import make_event
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.event import make_event
+from shared.edge.delivery.overflow import OverflowLimits
+from shared.edge.wire.connection import AsgiWebSocket
 
 
 class Server:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.edge.event import Event, make_event, placed
+from shared.edge.delivery.event import Event, make_event, placed
 from shared.edge.wire.frames import encode_text
 
 Text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

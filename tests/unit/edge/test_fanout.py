@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from shared.contracts.cursor import Position
-from shared.edge.event import Event
+from shared.edge.delivery.event import Event
 from shared.edge.fanout import MAX_QUEUED_EVENTS, SLICE, TURN_S, FanOut
-from shared.edge.topic import Topic
+from shared.edge.topics.topic import Topic
 
 
 class Reader:

@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.edge.event import Event, Overflow
-from shared.edge.overflow import Backlog, OverflowLimits
+from shared.edge.delivery.event import Event, Overflow
+from shared.edge.delivery.overflow import Backlog, OverflowLimits
 
 LIMITS = OverflowLimits(lossless_bytes=100, droppable_events=3, latest_keys=2)
 

@@ -7,8 +7,8 @@ import pytest
 from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.contracts import subjects
 from shared.contracts.ids import new_id
-from shared.edge.gap import GapReason
-from shared.edge.past import COUNTS, is_complete, is_whole, read_past
+from shared.edge.continuity.past import COUNTS, is_complete, is_whole, read_past
+from shared.edge.delivery.gap import GapReason
 
 ROOM, OTHER = subjects.chat_message("room"), subjects.chat_message("other")
 

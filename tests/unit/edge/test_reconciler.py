@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from shared.edge import reconciler as reconciler_module
-from shared.edge.reconciler import STALE_AFTER_S, Reconciler
+from shared.edge.continuity import reconciler as reconciler_module
+from shared.edge.continuity.reconciler import STALE_AFTER_S, Reconciler
 from shared.errors import Unavailable
 
 

@@ -13,14 +13,14 @@ from shared.broker.port import Handler, Message, Page
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.ids import new_id
-from shared.edge import hub as hub_module
+from shared.edge.continuity.past import MAX_REPLAY
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.gap import Gap, GapReason
 from shared.edge.fanout import SLICE
-from shared.edge.gap import Gap, GapReason
-from shared.edge.hub import Hub
-from shared.edge.past import MAX_REPLAY
-from shared.edge.topic import MAX_RING_EVENTS
+from shared.edge.topics import hub as hub_module
+from shared.edge.topics.hub import Hub
+from shared.edge.topics.topic import MAX_RING_EVENTS
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from shared.broker.port import Message, Page
 from shared.contracts.cursor import Position
-from shared.edge import chain as chain_module
-from shared.edge.event import Event
-from shared.edge.topic import MAX_RING_EVENTS, Topic
+from shared.edge.continuity import chain as chain_module
+from shared.edge.delivery.event import Event
+from shared.edge.topics.topic import MAX_RING_EVENTS, Topic
 
 SUBJECT = "a.subject"
 

@@ -16,7 +16,7 @@ from shared.broker.port import Message
 from shared.contracts import subjects
 from shared.contracts.events import Notification
 from shared.edge.deadletters import DeadLetters
-from shared.edge.line_hub import LineHub
+from shared.edge.line.hub import LineHub
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 

@@ -10,7 +10,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.edge.event import Event, make_event
+from shared.edge.delivery.event import Event, make_event
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NASTY = st.sampled_from(

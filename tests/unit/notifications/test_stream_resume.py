@@ -15,15 +15,14 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.ids import new_id
 from shared.contracts.streams import STREAMS
-from shared.edge import line_hub as line_hub_module
+from shared.edge.continuity.past import MAX_REPLAY, READ_PAGE, RING_STEP
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.gap import Gap, GapReason
 from shared.edge.fanout import SLICE
-from shared.edge.gap import Gap, GapReason
-from shared.edge.line import MAX_RING_MESSAGES, Line
-from shared.edge.line_hub import LineHub
-from shared.edge.past import MAX_REPLAY, READ_PAGE
-from shared.edge.replay import RING_STEP
+from shared.edge.line import hub as line_hub_module
+from shared.edge.line.hub import LineHub
+from shared.edge.line.line import MAX_RING_MESSAGES, Line
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 from tests.support.price_board import settle

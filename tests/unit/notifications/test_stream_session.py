@@ -23,9 +23,9 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.commands import Commands
-from shared.edge.event import Batch, Event
-from shared.edge.line import MAX_RING_MESSAGES
-from shared.edge.line_hub import LineHub
+from shared.edge.delivery.event import Batch, Event
+from shared.edge.line.hub import LineHub
+from shared.edge.line.line import MAX_RING_MESSAGES
 from shared.edge.moving import Mover
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.errors import SessionRevoked

@@ -8,8 +8,8 @@ from itertools import permutations
 
 import pytest
 
-from shared.edge.event import Event, Overflow
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.event import Event, Overflow
+from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.wire.pool import Pool, write
 from shared.edge.wire.sse import LAST_CHUNK, PooledNamedStream, PooledStream
 from shared.edge.wire.writer import PORTION_BYTES, deliver_to_each

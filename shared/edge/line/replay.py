@@ -12,12 +12,11 @@ from typing import Protocol
 
 from shared.broker.port import Broker, Message
 from shared.contracts.cursor import Position
-from shared.edge.event import Event
-from shared.edge.gap import Gap, GapReason
-from shared.edge.line import Kept, Line
-from shared.edge.listener import Listener, Outlet
-from shared.edge.past import CAUGHT_UP_POLL_S, MAX_REPLAY, read_past
-from shared.edge.replay import RING_STEP
+from shared.edge.continuity.past import CAUGHT_UP_POLL_S, MAX_REPLAY, RING_STEP, read_past
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.gap import Gap, GapReason
+from shared.edge.delivery.listener import Listener, Outlet
+from shared.edge.line.line import Kept, Line
 from shared.telemetry.metrics import Metrics
 
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 
 from shared.broker.port import Broker, Message
-from shared.edge.gap import GapReason
+from shared.edge.delivery.gap import GapReason
 
 READ_PAGE = 200
 CAUGHT_UP_POLL_S = 0.02
 MAX_REPLAY = 1_000
 """A resume that has this many to read, or more, is a gap."""
+
+RING_STEP = 4
+"""A replay ends with so many recent messages at once, then its listener is live: nothing comes in between."""
 
 COUNTS = 5
 

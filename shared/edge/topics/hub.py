@@ -21,26 +21,24 @@ from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
-from shared.edge.canary import Canary
-from shared.edge.comparison import Comparison, is_compared
+from shared.edge.continuity.canary import Canary
+from shared.edge.continuity.filler import Filler
+from shared.edge.continuity.reconciler import Reconciler
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event
+from shared.edge.delivery.encoder import Encoder
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.gap import Gap, GapReason
+from shared.edge.delivery.listener import Listener, Outlet
 from shared.edge.fanout import FanOut
-from shared.edge.filler import Filler
-from shared.edge.gap import Gap, GapReason
-from shared.edge.interest import Interest
-from shared.edge.listener import Listener, Outlet
-from shared.edge.reconciler import Reconciler
-from shared.edge.replay import Replayer
-from shared.edge.topic import Topic
+from shared.edge.topics.comparison import Comparison, is_compared
+from shared.edge.topics.interest import Interest
+from shared.edge.topics.replay import Replayer
+from shared.edge.topics.topic import Topic
 from shared.errors import BadInput, FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
 LINGER_S = 30.0
-
-Encoder = Callable[[Message, str], Event]
-"""Validates a stored message and encodes it once, given the epoch; raises BadInput for what must reach no client."""
 
 
 class Hub:

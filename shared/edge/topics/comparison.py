@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from shared.broker.port import Broker
 from shared.contracts import subjects
-from shared.edge.past import is_whole
-from shared.edge.reconciler import RECONCILE_GRACE_S
-from shared.edge.topic import Topic
+from shared.edge.continuity.past import is_whole
+from shared.edge.continuity.reconciler import RECONCILE_GRACE_S
+from shared.edge.topics.topic import Topic
 
 PAGE = 500
 
@@ -74,5 +74,5 @@ class Comparison:
 
 
 def is_compared(topic: Topic) -> bool:
-    """Whether a topic is one of messages that are kept: a canary is to be heard, not read (`shared.edge.canary`)."""
+    """Whether a topic is one of messages that are kept: a canary is to be heard, not read (`canary.py`)."""
     return topic.stream != subjects.CANARY

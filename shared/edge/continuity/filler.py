@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable
 
 from shared.broker.port import Broker, Message, Page
-from shared.edge.chain import Chain
-from shared.edge.past import is_complete
+from shared.edge.continuity.chain import Chain
+from shared.edge.continuity.past import is_complete
 from shared.errors import FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger

@@ -10,16 +10,15 @@ import asyncio
 
 from shared.broker.port import Broker
 from shared.contracts.cursor import Position
-from shared.edge.event import Event
-from shared.edge.gap import Gap, GapReason
-from shared.edge.listener import Listener
-from shared.edge.past import CAUGHT_UP_POLL_S
-from shared.edge.recall import Encode, Recall
-from shared.edge.topic import Topic
+from shared.edge.continuity.past import CAUGHT_UP_POLL_S, RING_STEP
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.gap import Gap, GapReason
+from shared.edge.delivery.listener import Listener
+from shared.edge.topics.recall import Encode, Recall
+from shared.edge.topics.topic import Topic
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
-RING_STEP = 4
 YIELD_EVERY = 200
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from shared.broker.port import Message, Subscription
 from shared.contracts.cursor import Position
-from shared.edge.topic import Topic
+from shared.edge.topics.topic import Topic
 
 
 class Interest:

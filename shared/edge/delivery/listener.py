@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from shared.edge.event import Event
+from shared.edge.delivery.event import Event
 
 
 class Outlet(Protocol):

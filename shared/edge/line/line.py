@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from shared.broker.port import Message
 from shared.contracts.cursor import Position
-from shared.edge.chain import Chain
-from shared.edge.event import Event
+from shared.edge.continuity.chain import Chain
+from shared.edge.delivery.event import Event
 
 MAX_RING_MESSAGES = 1_000
 MAX_RING_BYTES = 1 << 20

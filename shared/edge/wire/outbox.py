@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from shared.edge.event import Event
-from shared.edge.overflow import Backlog, OverflowLimits
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.overflow import Backlog, OverflowLimits
 
 WRITABLE_BELOW_BYTES = 64 * 1024
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from shared.edge.event import Event, Overflow, make_event
+from shared.edge.delivery.event import Event, Overflow, make_event
 
 
 @dataclass(frozen=True, slots=True)

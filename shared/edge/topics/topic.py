@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 
 from shared.contracts.cursor import Position
-from shared.edge.chain import Chain
-from shared.edge.event import Event
-from shared.edge.listener import Listener, Outlet
+from shared.edge.continuity.chain import Chain
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.listener import Listener, Outlet
 
 MAX_RING_EVENTS = 256
 MAX_RING_BYTES = 256 * 1024

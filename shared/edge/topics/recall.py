@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.broker.port import Broker, Message
-from shared.edge.event import Event
-from shared.edge.gap import GapReason
-from shared.edge.past import MAX_REPLAY, read_past
-from shared.edge.topic import Topic
+from shared.edge.continuity.past import MAX_REPLAY, read_past
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.gap import GapReason
+from shared.edge.topics.topic import Topic
 from shared.tasks import TaskKeeper
 
 Encode = Callable[[Topic, Message], Event | None]

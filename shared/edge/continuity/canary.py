@@ -18,8 +18,8 @@ from pydantic_core import to_json
 from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s, now_ms
 from shared.contracts.cursor import Position
-from shared.edge.event import Event
-from shared.edge.gap import Gap
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.gap import Gap
 from shared.errors import FanfareError, Unavailable
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from shared.edge.wire.frames import encode_text
+from shared.edge.delivery.framing import TEXT, chunk, frame
 
 
 class Overflow(Enum):
@@ -95,7 +95,7 @@ class Event:
     @_made_once
     def ws_frame(self) -> bytes:
         """The whole WebSocket frame, made once; each delivery reads it, so it is a plain attribute from then on."""
-        return encode_text(self.frame_text)
+        return frame(TEXT, self.frame_text)
 
     @property
     def sse_chunk(self) -> bytes:
@@ -146,11 +146,6 @@ class Batch:
         if (made := self._chunks.get(named)) is None:
             made = self._chunks[named] = chunk(b"".join(event.to_sse(named=named) for event in self.events))
         return made
-
-
-def chunk(data: bytes) -> bytes:
-    """Return `data` as one chunk of a chunked body (RFC 9112 section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def make_event(type_: str, data: dict[str, Any], *, overflow: Overflow = Overflow.LOSSLESS, key: str = "") -> Event:

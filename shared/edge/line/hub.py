@@ -1,6 +1,6 @@
 """The line hub: one subscription to all of a stream, and who listens here to which of its subjects.
 
-The hub (`hub.py`) subscribes to each subject that somebody listens to; this one to the whole stream, so that a client
+The hub of topics subscribes to each subject that somebody listens to; this one to the whole stream, so that a client
 who comes costs the broker nothing: no subscription, and nothing to ask, since the line says where the stream is. What
 nobody here listens to is counted on the line and forgotten. ADR 0015 says where each is the better one.
 """
@@ -14,18 +14,18 @@ from shared.broker.port import Broker, Message, StreamState, Subscription
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
-from shared.edge.canary import Canary, encode_canary
+from shared.edge.continuity.canary import Canary, encode_canary
+from shared.edge.continuity.filler import Filler
+from shared.edge.continuity.past import READ_PAGE
+from shared.edge.continuity.reconciler import RECONCILE_GRACE_S, Reconciler
 from shared.edge.deadletters import DeadLetters
-from shared.edge.event import Event
+from shared.edge.delivery.encoder import Encoder
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.gap import Gap, GapReason
+from shared.edge.delivery.listener import Outlet
 from shared.edge.fanout import FanOut
-from shared.edge.filler import Filler
-from shared.edge.gap import Gap, GapReason
-from shared.edge.hub import Encoder
-from shared.edge.line import MAX_RING_MESSAGES, Kept, Line
-from shared.edge.line_replay import LineListener, LineReplayer
-from shared.edge.listener import Outlet
-from shared.edge.past import READ_PAGE
-from shared.edge.reconciler import RECONCILE_GRACE_S, Reconciler
+from shared.edge.line.line import MAX_RING_MESSAGES, Kept, Line
+from shared.edge.line.replay import LineListener, LineReplayer
 from shared.errors import BadInput
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics

@@ -9,9 +9,9 @@ from typing import Protocol
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from shared.contracts.close_codes import CloseCode
-from shared.edge.event import Batch, Event
-from shared.edge.outbox import Outbox
-from shared.edge.overflow import OverflowLimits
+from shared.edge.delivery.event import Batch, Event
+from shared.edge.delivery.overflow import OverflowLimits
+from shared.edge.wire.outbox import Outbox
 
 CLOSE_TIMEOUT_S = 2.0
 
