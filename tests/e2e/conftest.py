@@ -9,13 +9,15 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from tests.support.browser import chromium
+from tests.support.nats_server import NatsServer
 from tests.support.suite import Suite, running_suite
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def suite(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    """The suite in a process of its own."""
-    async with running_suite(nats_url, tmp_path_factory.mktemp("suite")) as suite:
+async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+    """The suite in a process of its own, on a nats-server of its own: its price feed holds the lease for all it knows."""
+    directory = tmp_path_factory.mktemp("suite")
+    async with NatsServer(directory / "nats") as server, running_suite(server.url, directory) as suite:
         yield suite
 
 
