@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.ids import Id
 
@@ -30,13 +30,16 @@ USER_SCOPES = f"{Scope.CHAT} {Scope.STREAM} topic:*"
 """What a registered user gets by default."""
 
 
+Seconds = Annotated[int, Field(strict=True)]
+"""Seconds since the epoch, a number as RFC 7519 has it: a string that looks like one is none."""
+
+
 class Claims(BaseModel):
     """The claims of an access token or a ticket (RFC 9068 in spirit; EdDSA only).
 
     Attributes:
         sub: the user's (or client's) id.
         sid: the session: the family of refresh tokens it came from. Revocation names it.
-        exp, iat, nbf: seconds since the epoch, as RFC 7519 has it.
         name: what other users see.
         session_exp: in a ticket, when the connection it opens must have renewed itself.
     """
@@ -48,10 +51,10 @@ class Claims(BaseModel):
     sub: Id
     sid: Id
     jti: Id
-    iat: int
-    exp: int
-    nbf: int | None = None
+    iat: Seconds
+    exp: Seconds
+    nbf: Seconds | None = None
     typ: Literal["access", "ticket"]
     scope: str = ""
     name: str = ""
-    session_exp: int | None = None
+    session_exp: Seconds | None = None

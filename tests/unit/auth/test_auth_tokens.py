@@ -165,6 +165,8 @@ FORGED = {
     "a jti that is no id": signed(claims(jti="a.b")),
     "from the future": signed(claims(iat=NOW + 3600)),
     "not yet": signed(claims(nbf=NOW + 3600)),
+    "a time in a string": signed_by_hand(GOOD_HEADER, json.dumps(claims(iat=f"{NOW}.0")).encode()),
+    "a time that is true": signed_by_hand(GOOD_HEADER, json.dumps(claims(iat=True)).encode()),
     "infinite expiry": handmade(
         {"alg": "EdDSA", "typ": "at+jwt", "kid": "k1"}, GOOD.replace(str(NOW + 600).encode(), b"1e400")
     ),
