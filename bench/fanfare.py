@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -91,7 +92,11 @@ async def fanfare(directory: Path, **settings: str) -> AsyncIterator[Fanfare]:
 
 def _version() -> str:
     """Return the commit that is measured, and what it stands on."""
+    return f"Fanfare {_commit()}, uvicorn {version('uvicorn')}, uvloop {version('uvloop')}, nats-py {version('nats-py')}"
+
+
+def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    git = subprocess.run(describe, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    commit = git.stdout.strip() or "unknown"
-    return f"Fanfare {commit}, uvicorn {version('uvicorn')}, uvloop {version('uvloop')}, nats-py {version('nats-py')}"
+    return subprocess.run(describe, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip()
