@@ -92,7 +92,8 @@ async def fanfare(directory: Path, **settings: str) -> AsyncIterator[Fanfare]:
 
 def _version() -> str:
     """Return the commit that is measured, and what it stands on."""
-    return f"Fanfare {_commit()}, uvicorn {version('uvicorn')}, uvloop {version('uvloop')}, nats-py {version('nats-py')}"
+    stands_on = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "nats-py"))
+    return f"Fanfare {_commit()}, {stands_on}"
 
 
 def _commit() -> str:
