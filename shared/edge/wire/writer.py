@@ -156,6 +156,17 @@ class PooledWriter(ABC):
             self.congestion.tail = rest
         self._watch()
 
+    def keep_rest(self, events: Sequence[Event], sent: int) -> None:
+        """Keep what the socket did not take of `events` when it took `sent` bytes of them together."""
+        for event in events:
+            if self.congestion is not None:
+                self.deliver(event)
+                continue
+            data = self.encode(event)
+            if sent < len(data):
+                self.wait(data[sent:], None if sent else event)
+            sent -= len(data)
+
     @abstractmethod
     def readable(self, data: bytes) -> None:
         """Take what came."""
@@ -212,27 +223,34 @@ def _release(congestion: Congestion) -> None:
     congestion.waiters.clear()
 
 
-def deliver_to_each(outlets: Sequence[Outlet], event: Event) -> None:
-    """Hand `event` to each of `outlets`.
+def deliver_to_each(outlets: Sequence[Outlet], events: Sequence[Event]) -> None:
+    """Hand `events` to each of `outlets`.
 
-    Nearly always they are pooled connections of one class whose sockets have room. Those are written to right here: a
-    broadcast is five thousand rounds of this loop, and each without the call of `deliver` was 0.5 us less of 13.
+    Nearly always they are pooled connections of one class whose sockets have room. Those are written to right here, the
+    events in one: a broadcast is five thousand rounds of this loop, and each without the call of `deliver` was 0.5 us
+    less of 13.
     """
     first = outlets[0] if outlets else None
     if not isinstance(first, PooledWriter):
         for outlet in outlets:
-            outlet.deliver(event)
+            deliver_one_by_one(outlet, events)
         return
-    kind, write, data = type(first), os.write, first.encode(event)
+    kind, write, data = type(first), os.write, b"".join(map(first.encode, events))
     size = len(data)
     for outlet in outlets:
         if type(outlet) is not kind or outlet.congestion is not None or outlet.closing:
-            outlet.deliver(event)
+            deliver_one_by_one(outlet, events)
             continue
         try:
             sent = write(outlet.fd, data)
         except OSError:
-            outlet.deliver(event)  # full, or the peer is gone: it finds out which
+            deliver_one_by_one(outlet, events)  # full, or the peer is gone: the first of them finds out which
             continue
         if sent != size:
-            outlet.wait(data[sent:])
+            outlet.keep_rest(events, sent)
+
+
+def deliver_one_by_one(outlet: Outlet, events: Sequence[Event]) -> None:
+    """Hand `events` to an outlet that knows what to do with each."""
+    for event in events:
+        outlet.deliver(event)

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.contracts.cursor import Position
+from shared.edge import fanout
 from shared.edge.delivery.event import Event
-from shared.edge.fanout import MAX_QUEUED_EVENTS, SLICE, TURN_S, FanOut
+from shared.edge.fanout import MAX_JOINED_BYTES, MAX_QUEUED_EVENTS, SLICE, TURN_S, FanOut
 from shared.edge.topics.topic import Topic
 
 
 class Reader:
-    """A listener that keeps what it is given; `on_first` runs at its first event."""
+    """A listener that keeps what it is given.
+
+    Attributes:
+        writes: what it was handed together, as often as `written` is in place.
+    """
 
     user_id = "u"
 
     def __init__(self) -> None:
         self.got: list[int] = []
+        self.writes: list[list[int]] = []
 
     def deliver(self, event: Event) -> None:
         self.got.append(event.seq)
@@ -32,8 +43,20 @@ def audience(size: int) -> tuple[Topic, list[Reader]]:
     return topic, readers
 
 
-def event(seq: int) -> Event:
-    return Event("t", b"{}", seq=seq)
+def event(seq: int, size: int = 2) -> Event:
+    return Event("t", b"x" * size, seq=seq)
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each reader note what a pooled connection would be written in one."""
+
+    def deliver_to_each(readers: Sequence[Reader], events: Sequence[Event]) -> None:
+        for reader in readers:
+            reader.got += (each.seq for each in events)
+            reader.writes.append([each.seq for each in events])
+
+    monkeypatch.setattr(fanout, "deliver_to_each", deliver_to_each)
 
 
 class SlowClock:
@@ -69,7 +92,7 @@ async def test_a_large_audience_gets_everything_in_order_and_the_loop_runs_when_
     await until_idle(readers, 3)
 
     assert all(reader.got == [1, 2, 3] for reader in readers)
-    assert turns == [SLICE]
+    assert turns == [3 * SLICE]
 
 
 async def test_a_turn_is_as_many_slices_as_there_is_time_for() -> None:
@@ -117,3 +140,140 @@ async def test_a_full_queue_is_worked_off_and_loses_nothing() -> None:
     await until_idle(readers, last)
 
     assert all(reader.got == list(range(1, last + 1)) for reader in readers)
+
+
+@pytest.mark.usefixtures("written")
+async def test_a_burst_is_one_write_to_each() -> None:
+    topic, readers = audience(3 * SLICE + 1)
+    fan_out = FanOut(SlowClock())
+    for seq in range(1, 21):
+        fan_out.send(topic, event(seq), topic.listeners)
+    await until_idle(readers, 20)
+
+    assert all(reader.writes == [list(range(1, 21))] for reader in readers)
+
+
+@pytest.mark.usefixtures("written")
+async def test_what_comes_while_an_event_is_on_its_way_goes_along_and_round_to_those_it_had_passed() -> None:
+    topic, readers = audience(3 * SLICE)
+    fan_out = FanOut(SlowClock())
+    fan_out.send(topic, event(1), topic.listeners)
+    await asyncio.sleep(0)
+    fan_out.send(topic, event(2), topic.listeners)
+    fan_out.send(topic, event(3), topic.listeners)
+    await until_idle(readers, 3)
+
+    assert all(reader.writes == [[1], [2, 3]] for reader in readers[:SLICE])
+    assert all(reader.writes == [[1, 2, 3]] for reader in readers[SLICE:])
+
+
+@pytest.mark.usefixtures("written")
+async def test_no_write_joins_more_than_its_bound_and_what_is_larger_goes_alone() -> None:
+    topic, readers = audience(SLICE + 1)
+    fan_out, half = FanOut(SlowClock()), MAX_JOINED_BYTES // 2
+    for seq, size in enumerate((half, half, 1, MAX_JOINED_BYTES + 1, 1), 1):
+        fan_out.send(topic, event(seq, size), topic.listeners)
+    await until_idle(readers, 5)
+
+    assert all(reader.writes == [[1, 2], [3], [4], [5]] for reader in readers)
+
+
+@pytest.mark.usefixtures("written")
+async def test_where_one_is_through_there_is_room_for_the_next() -> None:
+    topic, readers = audience(2 * SLICE)
+    fan_out, half = FanOut(SlowClock()), MAX_JOINED_BYTES // 2
+    for seq in (1, 2, 3):
+        fan_out.send(topic, event(seq, half), topic.listeners)
+        await asyncio.sleep(0)
+    await until_idle(readers, 3)
+
+    assert all(reader.writes == [[1], [2, 3]] for reader in readers[:SLICE])
+
+
+@pytest.mark.usefixtures("written")
+async def test_events_for_others_in_a_lane_are_not_overtaken_by_those_that_follow() -> None:
+    topic, readers = audience(2 * SLICE)
+    fan_out, some = FanOut(SlowClock()), readers[:5]
+    fan_out.send(topic, event(1), topic.listeners)
+    fan_out.send(topic, event(2), some)
+    fan_out.send(topic, event(3), topic.listeners)
+    await until_idle(readers, 3)
+
+    assert all(reader.writes == [[1], [2], [3]] for reader in some)
+    assert all(reader.writes == [[1], [3]] for reader in readers[5:])
+
+
+async def test_one_that_left_and_is_back_gets_what_comes_from_then_on() -> None:
+    topic, readers = audience(2 * SLICE)
+    fan_out, back = FanOut(), readers[-1]
+    fan_out.send(topic, event(1), topic.listeners)
+    fan_out.forget(topic, back)
+    fan_out.send(topic, event(2), topic.listeners)
+    await until_idle(readers, 2)
+
+    assert back.got == [2]
+
+
+class Room:
+    """A topic whose members come and go while events are on their way to them; beside what one by one would bring.
+
+    Attributes:
+        owed: to each who was ever there, all that was sent while it was; of one that left, what it had by then.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.fan_out = FanOut(SlowClock())
+        self.members = [Reader() for _ in range(size)]
+        self.owed: dict[Reader, list[int]] = {member: [] for member in self.members}
+        self.sent = 0
+
+    def send(self, first: int) -> None:
+        """Send to all from a place on: to all of them mostly, as in a room, or to some, as on a line."""
+        self.sent += 1
+        receivers = self.members[first:]
+        for member in receivers:
+            self.owed[member].append(self.sent)
+        self.fan_out.send("lane", event(self.sent), receivers)
+
+    def join(self) -> None:
+        self.members.append(Reader())
+        self.owed[self.members[-1]] = []
+
+    def leave(self, place: int) -> None:
+        if place < len(self.members):
+            leaver = self.members.pop(place)
+            self.fan_out.forget("lane", leaver)
+            assert leaver.got == self.owed[leaver][: len(leaver.got)]
+            self.owed[leaver] = list(leaver.got)
+
+    def finish(self) -> None:
+        self.fan_out.finish("lane")
+        assert all(member.got == self.owed[member] for member in self.members)
+
+
+PLACES = st.integers(0, 9)
+STEPS = st.one_of(
+    st.tuples(st.just("send"), st.sampled_from((0, 0, 0, 1, 5))),
+    st.tuples(st.just("leave"), PLACES),
+    st.tuples(st.sampled_from(("join", "turn", "turn", "finish"))),
+)
+
+
+@given(st.integers(0, 9), st.lists(STEPS, max_size=60))
+def test_whatever_happens_in_between_each_gets_what_one_by_one_would_bring(
+    size: int, steps: list[tuple[str] | tuple[str, int]]
+) -> None:
+    async def live_through() -> None:
+        room = Room(size)
+        for name, *place in steps:
+            if name == "turn":
+                await asyncio.sleep(0)
+            else:
+                getattr(room, name)(*place)
+        async with asyncio.timeout(5):
+            while any(reader.got != owed for reader, owed in room.owed.items()):
+                await asyncio.sleep(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fanout, "SLICE", 2)
+        asyncio.run(live_through())

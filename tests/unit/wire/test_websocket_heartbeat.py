@@ -18,6 +18,7 @@ from shared.edge.wire.websocket import PING, PooledWebSocket, SocketContext
 from shared.errors import FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
+from tests.support.pooled import read_all
 from tests.support.waiting import eventually
 
 PONG = b"\x8a\x80" + bytes(4)
@@ -54,15 +55,7 @@ class Line:
             self.edge.deliver(LARGE)
 
     def read_all(self) -> bytes:
-        """Take what is there, and what the edge writes thereupon."""
-        found = b""
-        while True:
-            try:
-                found += self.peer.recv(1 << 20)
-            except BlockingIOError:
-                if self.edge.congestion is None:
-                    return found
-                self.edge.writable_again()
+        return read_all(self.peer, self.edge)
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from shared.edge.wire.pool import Pool, write
 from shared.edge.wire.sse import LAST_CHUNK, PooledNamedStream, PooledStream
 from shared.edge.wire.writer import PORTION_BYTES, deliver_to_each
 from shared.telemetry.metrics import Metrics
+from tests.support.pooled import read_all
 from tests.support.waiting import eventually
 
 NEWS = Event("news", b'{"n":1}')
+BURST = [Event("news", b'{"n":%d}' % number) for number in range(5)]
 LARGE = Event("large", b'{"x":"%b"}' % (b"x" * 100_000))
 
 
@@ -32,8 +34,8 @@ class Ended:
 class Client:
     """A stream in a pool, and its peer."""
 
-    def __init__(self, pool: Pool, kind: type[PooledStream]) -> None:
-        here, self.peer = socket.socketpair()
+    def __init__(self, pool: Pool, kind: type[PooledStream], socket_type: int) -> None:
+        here, self.peer = socket.socketpair(type=socket_type)
         for end in (here, self.peer):
             end.setblocking(False)
         self.edge = kind(pool, here.detach(), OverflowLimits())
@@ -46,15 +48,7 @@ class Client:
             self.edge.deliver(LARGE)
 
     def read_all(self) -> bytes:
-        """Take what is there, and what the edge writes thereupon."""
-        found = b""
-        while True:
-            try:
-                found += self.peer.recv(1 << 20)
-            except BlockingIOError:
-                if self.edge.congestion is None:
-                    return found
-                self.edge.writable_again()
+        return read_all(self.peer, self.edge)
 
 
 class Plain:
@@ -72,8 +66,8 @@ async def enter() -> AsyncIterator[Callable[..., Client]]:
     pool, clients = Pool(Metrics(), heartbeat_s=3600), []
     pool.start()
 
-    def enter(kind: type[PooledStream] = PooledStream) -> Client:
-        clients.append(Client(pool, kind))
+    def enter(kind: type[PooledStream] = PooledStream, socket_type: int = socket.SOCK_STREAM) -> Client:
+        clients.append(Client(pool, kind, socket_type))
         return clients[-1]
 
     yield enter
@@ -85,7 +79,7 @@ async def enter() -> AsyncIterator[Callable[..., Client]]:
 async def test_each_gets_its_own_bytes_whatever_stands_before_it_in_the_list(enter: Callable[..., Client]) -> None:
     plain, named, unnamed = Plain(), enter(PooledNamedStream), enter()
     for order in permutations([plain, named.edge, unnamed.edge]):
-        deliver_to_each(order, NEWS)
+        deliver_to_each(order, [NEWS])
         assert unnamed.read_all() == NEWS.sse_chunk
         assert named.read_all() == NEWS.named_chunk
 
@@ -95,9 +89,9 @@ async def test_each_gets_its_own_bytes_whatever_stands_before_it_in_the_list(ent
 async def test_one_that_was_full_has_it_behind_what_waits_and_once(enter: Callable[..., Client]) -> None:
     free, full = enter(), enter()
     full.fill()
-    deliver_to_each([full.edge, free.edge], NEWS)
+    deliver_to_each([full.edge, free.edge], [NEWS])
     received = full.peer.recv(1 << 20)  # its socket has room again, which the edge does not know yet
-    deliver_to_each([free.edge, full.edge], NEWS)
+    deliver_to_each([free.edge, full.edge], [NEWS])
 
     assert free.read_all() == 2 * NEWS.sse_chunk
     assert (received + full.read_all()).endswith(LARGE.sse_chunk + 2 * NEWS.sse_chunk)
@@ -107,10 +101,38 @@ async def test_one_that_becomes_full_by_it_gets_the_rest_later(enter: Callable[.
     client = enter()
     sent = 0
     while client.edge.congestion is None:
-        deliver_to_each([client.edge], LARGE)
+        deliver_to_each([client.edge], [LARGE])
         sent += 1
 
     assert client.read_all() == sent * LARGE.sse_chunk
+
+
+async def test_what_belongs_together_is_one_write_to_each(enter: Callable[..., Client]) -> None:
+    packets = enter(socket_type=socket.SOCK_SEQPACKET)
+    deliver_to_each([packets.edge], BURST)
+
+    assert packets.peer.recv(1 << 20) == b"".join(each.sse_chunk for each in BURST)
+
+
+async def test_whatever_a_socket_takes_of_what_belongs_together_the_rest_follows(enter: Callable[..., Client]) -> None:
+    for room in range(0, sum(len(each.sse_chunk) for each in BURST), 7):
+        client = enter()
+        client.edge.keep_rest(BURST, room)
+        written = b"".join(each.sse_chunk for each in BURST)
+
+        assert client.read_all() == written[room:]
+
+
+async def test_of_what_belongs_together_only_what_was_begun_is_kept_whatever_its_class(
+    enter: Callable[..., Client],
+) -> None:
+    amid, between = enter(), enter()
+    prices = [Event("price", b'{"p":%d}' % price, overflow=Overflow.LATEST, key="X") for price in range(5)]
+    amid.edge.keep_rest(prices, len(prices[0].sse_chunk) + 1)
+    between.edge.keep_rest(prices, len(prices[0].sse_chunk))
+
+    assert amid.read_all() == prices[1].sse_chunk[1:] + prices[-1].sse_chunk
+    assert between.read_all() == prices[-1].sse_chunk
 
 
 async def test_one_without_any_room_keeps_it_by_its_class(enter: Callable[..., Client]) -> None:
@@ -119,7 +141,7 @@ async def test_one_without_any_room_keeps_it_by_its_class(enter: Callable[..., C
         pass
     for newest in (b"1", b"2"):
         price = Event("price", newest, overflow=Overflow.LATEST, key="X")
-        deliver_to_each([client.edge], price)
+        deliver_to_each([client.edge], [price])
 
     assert client.read_all().count(b"data: ") == 1
 
@@ -127,7 +149,7 @@ async def test_one_without_any_room_keeps_it_by_its_class(enter: Callable[..., C
 async def test_one_that_closes_gets_nothing_more(enter: Callable[..., Client]) -> None:
     closing, other = enter(), enter()
     closing.edge.close()
-    deliver_to_each([other.edge, closing.edge], NEWS)
+    deliver_to_each([other.edge, closing.edge], [NEWS])
 
     assert other.read_all() == NEWS.sse_chunk
     assert closing.read_all() == LAST_CHUNK
@@ -137,7 +159,7 @@ async def test_one_that_is_gone_is_let_go_and_the_others_have_it(enter: Callable
     gone, closed, other = enter(), enter(), enter()
     gone.peer.close()
     closed.edge.pool.discard(closed.edge)
-    deliver_to_each([gone.edge, closed.edge, other.edge], NEWS)
+    deliver_to_each([gone.edge, closed.edge, other.edge], [NEWS])
 
     assert other.read_all() == NEWS.sse_chunk
     await eventually(lambda: gone.session.closed)
