@@ -24,12 +24,10 @@ from services.auth.settings import AuthSettings
 from services.auth.throttle import Throttle
 from services.auth.users import Users
 from shared.auth.tokens import TokenVerifier
-from shared.broker.jetstream import JetStreamBroker
-from shared.broker.metrics import BrokerMetrics
-from shared.broker.port import Broker
 from shared.errors import FanfareError
 from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.link import connect_broker
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
@@ -40,11 +38,7 @@ UNBOUNDED = 1_000_000
 
 
 def create_app(
-    settings: AuthSettings,
-    *,
-    lifecycle: Lifecycle | None = None,
-    metrics: Metrics | None = None,
-    broker: Broker | None = None,
+    settings: AuthSettings, *, lifecycle: Lifecycle | None = None, metrics: Metrics | None = None
 ) -> ServiceApp:
     """Return the service's app; it opens the database and the broker's link when it starts, and closes them after."""
     lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
@@ -52,26 +46,19 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
-            link = broker or await _connect(settings, metrics, stack)
-            yield {"auth": await _start(settings, link, lifecycle, metrics, stack)}
+            yield {"auth": await _start(settings, lifecycle, metrics, stack)}
 
     return build_app(
         NAME, lifespan=lifespan, routers=[router, well_known], settings=settings, lifecycle=lifecycle, metrics=metrics
     )
 
 
-async def _connect(settings: AuthSettings, metrics: Metrics, stack: AsyncExitStack) -> Broker:
-    counts = BrokerMetrics(metrics)
-    link = await JetStreamBroker.connect(settings.nats_url, name=f"{NAME}@{settings.instance}", metrics=counts)
-    stack.push_async_callback(link.close)
-    return link
-
-
-async def _start(
-    settings: AuthSettings, broker: Broker, lifecycle: Lifecycle, metrics: Metrics, stack: AsyncExitStack
-) -> Parts:
-    database = Database(settings.database_url)
+async def _start(settings: AuthSettings, lifecycle: Lifecycle, metrics: Metrics, stack: AsyncExitStack) -> Parts:
+    database, keeper = Database(settings.database_url), TaskKeeper()
     stack.push_async_callback(database.close)
+    broker = await connect_broker(NAME, settings, lifecycle, metrics, keeper)
+    stack.push_async_callback(broker.close)
+    stack.push_async_callback(keeper.close)
     await migrate(database)
     keyring = Keyring(key_store(settings, database))
     await keyring.load()
@@ -79,14 +66,10 @@ async def _start(
     sessions = Sessions(database, revocations, metrics, ttl_s=settings.session_ttl_s)
     throttle = Throttle(database, enabled=settings.limited)
 
-    keeper = TaskKeeper()
-    stack.push_async_callback(keeper.close)
     keeper.spawn(keyring.run(), "auth-keys")
     keeper.spawn(revocations.run(), "auth-revocations")
     keeper.spawn(_purge(sessions, throttle), "auth-purge")
-    keeper.spawn(_watch(broker, lifecycle), "auth-broker")
     lifecycle.add_check("database", database.check)
-    lifecycle.add_check("nats", broker.check)
     return _parts(settings, database, keyring, sessions, throttle, metrics, stack)
 
 
@@ -126,8 +109,3 @@ async def _purge(sessions: Sessions, throttle: Throttle) -> None:
             await throttle.purge()
         except (FanfareError, SQLAlchemyError) as error:
             get_logger().error("purge_failed", error=repr(error))
-
-
-async def _watch(broker: Broker, lifecycle: Lifecycle) -> None:
-    await broker.closed()
-    lifecycle.fail("the link to NATS is closed for good")

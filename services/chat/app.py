@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -19,11 +19,10 @@ from services.chat.typing import Typing
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.frames import MAX_FRAME_BYTES
-from shared.edge.admission import Admission, AdmissionLimits
+from shared.edge.admission import AdmissionLimits
 from shared.edge.continuity.canary import encode_canary
 from shared.edge.delivery.event import make_event
 from shared.edge.delivery.gap import Gap
-from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.presence import OnChange, Presence
 from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.topics.hub import Hub
@@ -37,6 +36,7 @@ from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
 from shared.telemetry.metrics import Metrics
 
+NAME = "chat"
 TRANSPORT = "websocket"
 
 
@@ -48,14 +48,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
-        async with AsyncExitStack() as stack:
-            edge = await stack.enter_async_context(
-                open_edge("chat", settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s)
-            )
-            yield {"chat": await _make_parts(settings, edge, metrics, stack)}
+        async with open_edge(NAME, settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s) as edge:
+            yield {"chat": await _make_parts(settings, edge)}
 
     return build_app(
-        "chat",
+        NAME,
         lifespan=lifespan,
         routers=[messages_router(), rooms_router()],
         sockets={"/ws/chat": chat_socket},
@@ -65,31 +62,32 @@ def create_app(
     )
 
 
-async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stack: AsyncExitStack) -> ChatParts:
-    encoder = MessageEncoder()
+async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
+    broker, metrics, encoder = edge.broker, edge.metrics, MessageEncoder()
     hub = Hub(
-        edge.broker,
+        broker,
         encoders={subjects.CHAT: encoder.encode, subjects.CANARY: encode_canary},
         deadletters=edge.deadletters,
         metrics=metrics,
         on_gap=_tell_missed,
     )
-    sessions, admission = _make_doors(settings, metrics)
-    presence = Presence(edge.broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
-    rooms = Rooms(edge.broker, on_private=lambda record: _evict(sessions, record))
-    typing = Typing(edge.broker, hub, edge.wheel, metrics)
-    for part in (hub, presence, rooms):
-        stack.push_async_callback(part.close)
-        await part.start()
+    sessions, admission = edge.make_doors(
+        TRANSPORT,
+        SessionLimits(settings.max_sockets_per_user, settings.max_sockets),
+        AdmissionLimits(settings.max_sockets_per_address, settings.max_waiting, settings.max_waiting_per_address),
+    )
+    presence = Presence(broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
+    rooms = Rooms(broker, on_private=lambda record: _evict(sessions, record))
+    typing = Typing(broker, hub, edge.wheel, metrics)
+    await edge.start(hub, presence, rooms)
     await typing.start()
-    edge.listen(hub, subjects.canary(settings.instance), metrics)
+    edge.listen(hub, subjects.canary(settings.instance))
     edge.hold(sessions)
-    too_slow = metrics.counter("clients_too_slow", "Clients closed over a full backlog", ["transport"])
-    limits = OverflowLimits(lossless_bytes=settings.backlog_bytes, count_too_slow=too_slow.labels(TRANSPORT).inc)
+    limits = edge.bound_backlogs(TRANSPORT, settings.backlog_bytes)
     frame_limits = frames.Limits(max_message_bytes=MAX_FRAME_BYTES)
-    sockets = SocketContext(edge.pool, limits, frame_limits, edge.tasks, edge.wheel) if edge.pool is not None else None
+    sockets = None if edge.pool is None else SocketContext(edge.pool, limits, frame_limits, edge.tasks, edge.wheel)
     throttle = MessageThrottle(
-        edge.broker, limit=settings.message_limit, window_s=settings.message_window_s, metrics=metrics
+        broker, limit=settings.message_limit, window_s=settings.message_window_s, metrics=metrics
     )
     return ChatParts(
         settings=settings,
@@ -97,7 +95,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         authenticator=edge.authenticator,
         calls=Buckets(settings.command_rate_hz, settings.command_burst) if settings.limited else None,
         hub=hub,
-        messages=Messages(edge.broker, hub, encoder, metrics),
+        messages=Messages(broker, hub, encoder, metrics),
         presence=presence,
         rooms=rooms,
         sessions=sessions,
@@ -107,20 +105,6 @@ async def _make_parts(settings: ChatSettings, edge: Edge, metrics: Metrics, stac
         turns=Turns(),
         limits=limits,
         sockets=sockets,
-    )
-
-
-def _make_doors(settings: ChatSettings, metrics: Metrics) -> tuple[Sessions, Admission]:
-    """Return what counts connections by user and process, and by address."""
-    if not settings.limited:
-        return Sessions(SessionLimits(), metrics, TRANSPORT), Admission(AdmissionLimits(), metrics, TRANSPORT)
-    return (
-        Sessions(SessionLimits(settings.max_sockets_per_user, settings.max_sockets), metrics, TRANSPORT),
-        Admission(
-            AdmissionLimits(settings.max_sockets_per_address, settings.max_waiting, settings.max_waiting_per_address),
-            metrics,
-            TRANSPORT,
-        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -17,11 +17,10 @@ from services.notifications.statuses import StatusBoard
 from services.notifications.stream import StreamSession
 from services.notifications.watchlists import Watchlist, Watchlists
 from shared.contracts import subjects
-from shared.edge.admission import Admission, AdmissionLimits
+from shared.edge.admission import AdmissionLimits
 from shared.edge.commands import Commands
-from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.line.hub import LineHub
-from shared.edge.sessions import SessionLimits, Sessions
+from shared.edge.sessions import SessionLimits
 from shared.edge.turns import Turns
 from shared.limits import Buckets
 from shared.runtime.app import ServiceApp, build_app
@@ -29,6 +28,7 @@ from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
 from shared.telemetry.metrics import Metrics
 
+NAME = "notifications"
 TRANSPORT = "sse"
 
 
@@ -40,14 +40,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
-        async with AsyncExitStack() as stack:
-            edge = await stack.enter_async_context(
-                open_edge("notifications", settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s)
-            )
-            yield {"notifications": await _make_parts(settings, edge, metrics, stack)}
+        async with open_edge(NAME, settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s) as edge:
+            yield {"notifications": await _make_parts(settings, edge)}
 
     return build_app(
-        "notifications",
+        NAME,
         lifespan=lifespan,
         routers=[stream_router(), stocks_router(), notifications_router()],
         streams={PATH: stream_endpoint},
@@ -57,23 +54,25 @@ def create_app(
     )
 
 
-async def _make_parts(
-    settings: NotificationsSettings, edge: Edge, metrics: Metrics, stack: AsyncExitStack
-) -> NotificationsParts:
-    broker = edge.broker
+async def _make_parts(settings: NotificationsSettings, edge: Edge) -> NotificationsParts:
+    broker, metrics, deadletters = edge.broker, edge.metrics, edge.deadletters
     line = LineHub(
         broker,
         subjects.NOTIFY,
         subjects.ALL_NOTIFY,
         encode=encode_notice,
-        deadletters=edge.deadletters,
+        deadletters=deadletters,
         metrics=metrics,
     )
-    sessions, admission = _make_doors(settings, metrics)
-    prices = PriceBoard(
-        await edge.open_link("prices"), edge.deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s
+    sessions, admission = edge.make_doors(
+        TRANSPORT,
+        SessionLimits(settings.max_streams_per_user, settings.max_streams),
+        AdmissionLimits(per_address=settings.max_streams_per_address),
     )
-    statuses = StatusBoard(broker, edge.deadletters)
+    # Prices have a link of their own: what they flood holds up no notification (ADR 0017).
+    price_link = await edge.open_link("prices")
+    prices = PriceBoard(price_link, deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s)
+    statuses = StatusBoard(broker, deadletters)
 
     def watchlist_changed(user: str, watchlist: Watchlist) -> None:
         for session in sessions.of_user(user):
@@ -84,20 +83,17 @@ async def _make_parts(
         broker, on_change=watchlist_changed, users=lambda: sessions.users, max_symbols=settings.max_symbols
     )
     commands = Commands(broker, settings.instance)
-    for part in (line, prices, commands, watchlists):
-        stack.push_async_callback(part.close)
-        await part.start()
+    await edge.start(line, prices, commands, watchlists)
     await statuses.start()
-    edge.listen(line, subjects.notify_canary(settings.instance), metrics)
+    edge.listen(line, subjects.notify_canary(settings.instance))
     edge.hold(sessions)
-    too_slow = metrics.counter("clients_too_slow", "Clients closed over a full backlog", ["transport"])
     return NotificationsParts(
         settings=settings,
         admission=admission,
         authenticator=edge.authenticator,
         calls=Buckets(settings.call_rate_hz, settings.call_burst) if settings.limited else None,
         commands=commands,
-        limits=OverflowLimits(lossless_bytes=settings.backlog_bytes, count_too_slow=too_slow.labels(TRANSPORT).inc),
+        limits=edge.bound_backlogs(TRANSPORT, settings.backlog_bytes),
         line=line,
         notices=Notices(broker, line),
         pool=edge.pool,
@@ -108,14 +104,4 @@ async def _make_parts(
         turns=Turns(),
         watchlists=watchlists,
         wheel=edge.wheel,
-    )
-
-
-def _make_doors(settings: NotificationsSettings, metrics: Metrics) -> tuple[Sessions, Admission]:
-    """Return what counts streams by user and process, and by address."""
-    if not settings.limited:
-        return Sessions(SessionLimits(), metrics, TRANSPORT), Admission(AdmissionLimits(), metrics, TRANSPORT)
-    return (
-        Sessions(SessionLimits(settings.max_streams_per_user, settings.max_streams), metrics, TRANSPORT),
-        Admission(AdmissionLimits(per_address=settings.max_streams_per_address), metrics, TRANSPORT),
     )

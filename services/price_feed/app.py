@@ -19,9 +19,10 @@ from shared.broker.lease import Lease
 from shared.broker.port import Broker
 from shared.clock import now_ms
 from shared.contracts import subjects
+from shared.errors import BadInput
 from shared.runtime.app import ServiceApp, build_app
-from shared.runtime.edge import connect_broker
 from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.link import connect_broker
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
@@ -32,7 +33,7 @@ def create_app(
     """Return the price feed's app. It serves health and metrics only; prices leave it over the broker.
 
     Raises:
-        BadInput: the recording cannot be replayed; the message names the line.
+        BadInput: the recording cannot be replayed; the message names the setting and the line.
     """
     lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
     source = make_source(settings)
@@ -65,10 +66,13 @@ def make_source(settings: PriceFeedSettings) -> PriceSource:
     """Return the source that the settings ask for.
 
     Raises:
-        BadInput: the recording cannot be replayed; the message names the line.
+        BadInput: the recording cannot be replayed; the message names the setting and the line.
     """
     if settings.price_csv is not None:
-        return Replay.load(settings.price_csv, speed=settings.price_csv_speed, loop=settings.price_csv_loop)
+        try:
+            return Replay.load(settings.price_csv, speed=settings.price_csv_speed, loop=settings.price_csv_loop)
+        except BadInput as error:
+            raise BadInput(f"PRICE_CSV: {error}") from error
     instruments = listing(settings.price_symbols)
     return Simulator(instruments, seed=settings.price_seed, ticks_per_s=settings.price_rate)
 

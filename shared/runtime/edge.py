@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 
@@ -12,25 +13,34 @@ from shared.auth.authenticator import Authenticator
 from shared.auth.keys import RemoteKeys
 from shared.auth.revocations import Revocations
 from shared.auth.tokens import TokenVerifier
-from shared.broker.jetstream import JetStreamBroker
-from shared.broker.metrics import BrokerMetrics
 from shared.broker.port import Broker
+from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.continuity.canary import Canary
 from shared.edge.deadletters import DeadLetters
+from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.line.hub import LineHub
 from shared.edge.moving import Mover
-from shared.edge.sessions import Sessions
+from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.timers import Wheel
 from shared.edge.topics.hub import Hub
 from shared.edge.wire.pool import Pool
 from shared.runtime.lag import LoopLag
 from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.link import MAIN, connect_broker
 from shared.runtime.settings import ServiceSettings
 from shared.runtime.status import publish_status
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
-MAIN = "main"
+
+class Part(Protocol):
+    """Something of a service that runs from its start to its end."""
+
+    async def start(self) -> None:
+        """Begin; what it stands on is there."""
+
+    async def close(self) -> None:
+        """End, also when it has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +53,13 @@ class Edge:
     wheel: Wheel
     tasks: TaskKeeper
     pool: Pool | None
+    metrics: Metrics
     _name: str
     _settings: ServiceSettings
     _revocations: Revocations
     _lifecycle: Lifecycle
     _connect: Callable[[str], Awaitable[Broker]]
+    _stack: AsyncExitStack
 
     async def open_link(self, link: str) -> Broker:
         """Open another link to NATS, for traffic that must not hold up the rest; it ends with the edge.
@@ -56,9 +68,26 @@ class Edge:
         """
         return await self._connect(link)
 
-    def listen(self, hub: Hub | LineHub, canary_subject: str, metrics: Metrics) -> None:
+    async def start(self, *parts: Part) -> None:
+        """Start parts of the service in this order; they end in the other, and before the ground they stand on."""
+        for part in parts:
+            self._stack.push_async_callback(part.close)
+            await part.start()
+
+    def make_doors(self, transport: str, caps: SessionLimits, at_door: AdmissionLimits) -> tuple[Sessions, Admission]:
+        """Return what counts connections by user and process, and by address; no caps where limits are off."""
+        if not self._settings.limited:
+            caps, at_door = SessionLimits(), AdmissionLimits()
+        return Sessions(caps, self.metrics, transport), Admission(at_door, self.metrics, transport)
+
+    def bound_backlogs(self, transport: str, lossless_bytes: int) -> OverflowLimits:
+        """Return the bounds of each connection's backlog; who is closed over one is counted."""
+        too_slow = self.metrics.counter("clients_too_slow", "Clients closed over a full backlog", ["transport"])
+        return OverflowLimits(lossless_bytes=lossless_bytes, count_too_slow=too_slow.labels(transport).inc)
+
+    def listen(self, hub: Hub | LineHub, canary_subject: str) -> None:
         """Not be ready while a service's hub hears nothing, or cannot compare what it heard with the broker."""
-        canary = Canary(self.broker, hub, canary_subject, self._name, metrics)
+        canary = Canary(self.broker, hub, canary_subject, self._name, self.metrics)
         self._lifecycle.add_check(f"{self._name}.hub", hub.ready)
         self._lifecycle.add_check(f"{self._name}.canary", canary.ready)
         self.tasks.spawn(canary.run(), "canary")
@@ -81,81 +110,53 @@ async def open_edge(
 ) -> AsyncIterator[Edge]:
     """Open what an edge needs; readiness depends on it, and the process ends if the broker's link is gone for good."""
     tasks = TaskKeeper()
-    links: list[Broker] = []
+    # Links end last: whatever ends before them may still have a word to send.
+    async with AsyncExitStack() as links, AsyncExitStack() as stack:
 
-    async def connect(link: str) -> Broker:
-        links.append(await connect_broker(name, settings, lifecycle, metrics, tasks, link=link))
-        return links[-1]
+        async def connect(link: str) -> Broker:
+            broker = await connect_broker(name, settings, lifecycle, metrics, tasks, link=link)
+            links.push_async_callback(broker.close)
+            return broker
 
-    broker = await connect(MAIN)
-    deadletters = DeadLetters(broker, metrics)
-    revocations = Revocations(broker, metrics=metrics)
-    wheel = Wheel()
-    pool: Pool | None = None
-    async with httpx.AsyncClient() as client:
+        broker = await connect(MAIN)
+        client = await links.enter_async_context(httpx.AsyncClient())
+        deadletters = DeadLetters(broker, metrics)
+        stack.push_async_callback(deadletters.close)
+        stack.push_async_callback(tasks.close)
         keys = RemoteKeys(settings.auth_jwks_url, client, metrics=metrics)
+        revocations, wheel, lag = Revocations(broker, metrics=metrics), Wheel(), LoopLag(metrics)
         lifecycle.add_check(f"{name}.keys", keys.check)
         lifecycle.add_check(f"{name}.revocations", revocations.ready)
-        verifier = TokenVerifier(keys, settings.auth_issuer, settings.auth_audience)
+        lifecycle.add_check(f"{name}.loop", lag.ready)
         tasks.spawn(keys.run(), "keys")
         tasks.spawn(revocations.run(), "revocations")
         tasks.spawn(wheel.run(), "wheel")
-        lag = LoopLag(metrics)
-        lifecycle.add_check(f"{name}.loop", lag.ready)
         tasks.spawn(lag.run(), "loop-lag")
-        try:
-            authenticator = Authenticator(verifier, broker, revocations, settings.allowed_origins)
-            pool = _start_pool(settings, metrics, tasks, heartbeat_s)
-            yield Edge(
-                broker,
-                authenticator,
-                deadletters,
-                wheel,
-                tasks,
-                pool,
-                name,
-                settings,
-                revocations,
-                lifecycle,
-                connect,
-            )
-        finally:
-            if pool is not None:
-                pool.close()
-            await tasks.close()
-            await deadletters.close()
-            for link in reversed(links):
-                await link.close()
+        verifier = TokenVerifier(keys, settings.auth_issuer, settings.auth_audience)
+        yield Edge(
+            broker=broker,
+            authenticator=Authenticator(verifier, broker, revocations, settings.allowed_origins),
+            deadletters=deadletters,
+            wheel=wheel,
+            tasks=tasks,
+            pool=_start_pool(settings, metrics, tasks, stack, heartbeat_s),
+            metrics=metrics,
+            _name=name,
+            _settings=settings,
+            _revocations=revocations,
+            _lifecycle=lifecycle,
+            _connect=connect,
+            _stack=stack,
+        )
 
 
-def _start_pool(settings: ServiceSettings, metrics: Metrics, tasks: TaskKeeper, heartbeat_s: float) -> Pool | None:
+def _start_pool(
+    settings: ServiceSettings, metrics: Metrics, tasks: TaskKeeper, stack: AsyncExitStack, heartbeat_s: float
+) -> Pool | None:
     if settings.edge_engine != "epoll":
         return None
     pool = Pool(metrics, heartbeat_s=heartbeat_s)
+    stack.callback(pool.close)
     pool.start()
     tasks.spawn(pool.sweep_for_ever(), "pool-sweep")
     return pool
-
-
-async def connect_broker(
-    name: str,
-    settings: ServiceSettings,
-    lifecycle: Lifecycle,
-    metrics: Metrics,
-    tasks: TaskKeeper,
-    *,
-    link: str = MAIN,
-) -> Broker:
-    """Connect; readiness asks the server, and a link that cannot come back ends the process."""
-    suffix = "" if link == MAIN else f".{link}"
-    broker = await JetStreamBroker.connect(
-        settings.nats_url, name=f"{name}@{settings.instance}{suffix}", metrics=BrokerMetrics(metrics, link)
-    )
-    lifecycle.add_check(f"{name}.broker{suffix}", broker.check)
-
-    async def end_when_closed() -> None:
-        await broker.closed()
-        lifecycle.fail(f"the {link} link to NATS is closed for good")
-
-    tasks.spawn(end_when_closed(), "broker-closed")
-    return broker
