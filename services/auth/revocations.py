@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -44,13 +44,6 @@ class RevocationLog:
         before_ms = now_ms() if session_id else max(now_ms(), await self._latest_begin_ms(tx, subject))
         tx.add(Revoked(id=new_id(), subject=subject, session_id=session_id, before_ms=before_ms, reason=reason))
         await tx.flush()
-
-    async def ended(self, tx: AsyncSession, session: SessionRow) -> bool:
-        """Say whether `session` has been revoked."""
-        by_name = Revoked.session_id == session.id
-        with_all = Revoked.session_id.is_(None) & (Revoked.before_ms >= session.begun_ms)
-        found = select(Revoked.id).where(Revoked.subject == session.subject, or_(by_name, with_all)).limit(1)
-        return await tx.scalar(found) is not None
 
     async def earliest_begin_ms(self, tx: AsyncSession, subject: str) -> int:
         """Return from when on a new session of `subject` is not one of those revoked; 0 if there are none.
@@ -97,6 +90,13 @@ class RevocationLog:
                 async with self._database.transaction() as tx:
                     await tx.execute(update(Revoked).where(Revoked.id == row.id).values(published_ms=now_ms()))
                 self._published.inc()
+
+
+def is_revoked() -> ColumnElement[bool]:
+    """Return the column that says of each session in a query whether it has been revoked, alone or with all before."""
+    alone = Revoked.session_id == SessionRow.id
+    with_all = Revoked.session_id.is_(None) & (Revoked.before_ms >= SessionRow.begun_ms)
+    return exists().where(Revoked.subject == SessionRow.subject, alone | with_all)
 
 
 def _event(row: Revoked) -> Revocation:

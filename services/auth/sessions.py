@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.auth.database import Database
 from services.auth.models import RefreshToken
 from services.auth.models import Session as SessionRow
-from services.auth.revocations import RevocationLog
+from services.auth.revocations import RevocationLog, is_revoked
 from shared.clock import now_ms
 from shared.contracts.ids import new_id
 from shared.errors import SessionRevoked, TokenExpired, Unauthorized
@@ -77,12 +77,14 @@ class Sessions:
         """
         async with self._database.transaction() as tx:
             won = await self._use(tx, token)
-            used = await tx.get(RefreshToken, _digest(token))
-            row = await tx.get(SessionRow, used.session_id) if used else None
-            if used is None or row is None:
+            belongs = RefreshToken.session_id == SessionRow.id
+            both = select(RefreshToken, SessionRow, is_revoked()).join(SessionRow, belongs)
+            found = (await tx.execute(both.where(RefreshToken.digest == _digest(token)))).one_or_none()
+            if found is None:
                 self._refreshes.labels("unknown").inc()
                 raise Unauthorized("this refresh token is not known")
-            await self._require_standing(tx, row)
+            used, row, revoked = found
+            _require_standing(row, revoked=revoked)
             outcome = await self._take_turn(tx, token, used, row, won=won)
         self._refreshes.labels(outcome).inc()
         if outcome == "reused":
@@ -93,8 +95,8 @@ class Sessions:
     async def end(self, subject: str, session_id: str) -> None:
         """End one session, if it stands; every edge hears of it."""
         async with self._database.transaction() as tx:
-            row = await tx.get(SessionRow, session_id)
-            if row is not None and not await self._revocations.ended(tx, row):
+            row, revoked = await _find(tx, session_id)
+            if row is not None and not revoked:
                 await self._revocations.write(tx, subject, session_id, "logout")
         await self._revocations.publish_now()
 
@@ -119,10 +121,10 @@ class Sessions:
             SessionRevoked: it was revoked, or is unknown.
         """
         async with self._database.transaction() as tx:
-            row = await tx.get(SessionRow, session_id)
-            if row is None:
-                raise SessionRevoked
-            await self._require_standing(tx, row)
+            row, revoked = await _find(tx, session_id)
+        if row is None:
+            raise SessionRevoked
+        _require_standing(row, revoked=revoked)
         return _session(row)
 
     async def purge(self) -> None:
@@ -155,11 +157,18 @@ class Sessions:
         await self._revocations.write(tx, row.subject, row.id, "a refresh token was used twice")
         return "reused"
 
-    async def _require_standing(self, tx: AsyncSession, row: SessionRow) -> None:
-        if row.expires_ms <= now_ms():
-            raise TokenExpired("the session is over")
-        if await self._revocations.ended(tx, row):
-            raise SessionRevoked
+
+async def _find(tx: AsyncSession, session_id: str) -> tuple[SessionRow | None, bool]:
+    """Return a session, and whether it has been revoked, in one question."""
+    found = (await tx.execute(select(SessionRow, is_revoked()).where(SessionRow.id == session_id))).one_or_none()
+    return (found[0], found[1]) if found else (None, False)
+
+
+def _require_standing(row: SessionRow, *, revoked: bool) -> None:
+    if row.expires_ms <= now_ms():
+        raise TokenExpired("the session is over")
+    if revoked:
+        raise SessionRevoked
 
 
 def _session(row: SessionRow, token: str | None = None) -> Session:
