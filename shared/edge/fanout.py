@@ -14,11 +14,10 @@ from collections.abc import Collection, Hashable
 from shared.clock import Clock, monotonic_s
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.listener import Outlet
+from shared.edge.pauses import TURN_S
 from shared.edge.wire.writer import deliver_to_each
 
 SLICE = 64
-TURN_S = 0.003
-"""How long large audiences may hold the loop; with the slice that is begun last it stays under 5 ms."""
 MAX_JOINED_BYTES = 64 * 1024
 """Of the events that one write joins: a slice of larger writes takes longer than a turn."""
 MAX_QUEUED_EVENTS = 1_000

@@ -7,7 +7,7 @@ off in the middle resumes from there. Complete, or announced, as `replay.py` has
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from shared.broker.port import Broker, Message
@@ -17,6 +17,7 @@ from shared.edge.delivery.event import Event
 from shared.edge.delivery.gap import Gap, GapReason
 from shared.edge.delivery.listener import Listener, Outlet
 from shared.edge.line.line import Kept, Line
+from shared.edge.pauses import Pauses
 from shared.telemetry.metrics import Metrics
 
 
@@ -72,11 +73,10 @@ class LineReplayer:
                 reached = await self._from_stream(listener, subjects, Position(after.epoch, reached))
                 continue
             mine = [kept for kept in recent if kept.message.subject in subjects]
-            for kept in mine[:-RING_STEP]:
-                self._hand_over(listener, kept)
-                reached = kept.message.seq
-                await listener.writable()
-            if len(mine) <= RING_STEP:
+            if len(mine) > RING_STEP:
+                await self._deliver(listener, mine[:-RING_STEP])
+                reached = mine[-RING_STEP - 1].message.seq
+            else:
                 for kept in mine:
                     self._hand_over(listener, kept)
                 self._outcomes.labels("complete").inc()
@@ -103,12 +103,20 @@ class LineReplayer:
         if gaps:
             # Before all that would move the client's place beyond them.
             listener.missed(gaps, Position(after.epoch, found[0].seq - 1 if found else end))
-        for message in found:
-            self._hand_over(listener, Kept(message))
-            await listener.writable()
+        await self._deliver(listener, map(Kept, found))
         return end
 
     # -- private ------------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, listener: LineListener, found: Iterable[Kept]) -> None:
+        """Hand over all of `found`; no more once the stream was made anew, since its places are others then."""
+        epoch, pauses = self._line.epoch, Pauses()
+        for kept in found:
+            self._hand_over(listener, kept)
+            await listener.writable()
+            await pauses.when_due()
+            if self._line.epoch != epoch:
+                return
 
     def _hand_over(self, listener: LineListener, kept: Kept) -> None:
         if (event := self._event_of(kept)) is not None:

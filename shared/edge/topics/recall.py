@@ -15,6 +15,7 @@ from shared.broker.port import Broker, Message
 from shared.edge.continuity.past import MAX_REPLAY, read_past
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.gap import GapReason
+from shared.edge.pauses import Pauses
 from shared.edge.topics.topic import Topic
 from shared.tasks import TaskKeeper
 
@@ -56,6 +57,12 @@ class Recall:
             return GapReason.EPOCH
         if isinstance(found, GapReason):
             return found
-        events = [event for message in found if (event := encode(topic, message)) is not None]
+        events, pauses = list[Event](), Pauses()
+        for message in found:
+            if (event := encode(topic, message)) is not None:
+                events.append(event)
+            await pauses.when_due()
+            if topic.epoch != epoch:
+                return GapReason.EPOCH
         topic.recall(events, after_seq, end_seq)
         return Past(events, end_seq)

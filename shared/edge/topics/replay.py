@@ -14,12 +14,11 @@ from shared.edge.continuity.past import CAUGHT_UP_POLL_S, RING_STEP
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.gap import Gap, GapReason
 from shared.edge.delivery.listener import Listener
+from shared.edge.pauses import Pauses
 from shared.edge.topics.recall import Encode, Recall
 from shared.edge.topics.topic import Topic
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
-
-YIELD_EVERY = 200
 
 
 class Replayer:
@@ -64,10 +63,8 @@ class Replayer:
                 await self._deliver(listener, past.events)
                 reached = past.end_seq
             elif len(recent) > RING_STEP:
-                for event in recent[:-RING_STEP]:
-                    self._hand_over(listener, event)
-                    await listener.writable()
-                    reached = event.seq
+                await self._deliver(listener, recent[:-RING_STEP])
+                reached = recent[-RING_STEP - 1].seq
             else:
                 for event in recent:
                     self._hand_over(listener, event)
@@ -76,11 +73,11 @@ class Replayer:
         return self._gap(topic, reached, GapReason.EPOCH)
 
     async def _deliver(self, listener: Listener, events: list[Event]) -> None:
-        for number, event in enumerate(events, 1):
+        pauses = Pauses()
+        for event in events:
             self._hand_over(listener, event)
             await listener.writable()
-            if number % YIELD_EVERY == 0:
-                await asyncio.sleep(0)
+            await pauses.when_due()
 
     def _hand_over(self, listener: Listener, event: Event) -> None:
         listener.deliver(event)

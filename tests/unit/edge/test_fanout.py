@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from shared.contracts.cursor import Position
 from shared.edge import fanout
 from shared.edge.delivery.event import Event
-from shared.edge.fanout import MAX_JOINED_BYTES, MAX_QUEUED_EVENTS, SLICE, TURN_S, FanOut
+from shared.edge.fanout import MAX_JOINED_BYTES, MAX_QUEUED_EVENTS, SLICE, FanOut
+from shared.edge.pauses import TURN_S
 from shared.edge.topics.topic import Topic
 
 

@@ -13,7 +13,7 @@ from shared.broker.port import Handler, Message, Page
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.contracts.ids import new_id
-from shared.edge.continuity.past import MAX_REPLAY
+from shared.edge.continuity.past import MAX_REPLAY, RING_STEP
 from shared.edge.deadletters import DeadLetters
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.gap import Gap, GapReason
@@ -23,6 +23,7 @@ from shared.edge.topics.hub import Hub
 from shared.edge.topics.topic import MAX_RING_EVENTS
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
+from tests.support.rounds import Rounds
 
 ROOM = subjects.chat_message("room")
 OTHER = subjects.chat_message("other")
@@ -133,6 +134,32 @@ async def settled() -> None:
     """Let everything that is on its way inside this process arrive."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+# -- beside others ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_resume_lets_the_loop_look_around_however_long_each_message_takes(
+    edge: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seqs, client, rounds = await edge.store(20), Client(), Rounds()
+
+    def slow_encode(message: Message, epoch: str) -> Event:
+        rounds.work()
+        return encode(message, epoch)
+
+    def slow_deliver(event: Event) -> None:
+        rounds.work()
+        client.events.append(event)
+
+    monkeypatch.setitem(edge.hub._encoders, subjects.CHAT, slow_encode)  # type: ignore[arg-type]
+    monkeypatch.setattr(client, "deliver", slow_deliver)
+    for reads in (1, 1):  # from the stream, then from the ring
+        assert await edge.resume(client, seqs[0] - 1) is None
+        assert edge.broker.reads == reads
+
+    assert rounds.most_in_one <= RING_STEP
+    assert client.seqs == 2 * seqs
 
 
 # -- complete ---------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from shared.edge.line.line import MAX_RING_MESSAGES, Line
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
 from tests.support.price_board import settle
+from tests.support.rounds import Rounds
 
 SUBJECT = "notify.user.u"
 OTHER = "notify.user.other"
@@ -284,6 +285,52 @@ async def test_a_replay_goes_at_the_clients_pace_and_joins_without_a_seam(
 
     assert client.got == seqs
     assert client.most_at_once <= 2 * RING_STEP
+    await edge.line.close()
+
+
+async def test_a_replay_lets_the_loop_look_around_however_long_each_event_takes(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    place, rounds = edges[0].place, Rounds()
+    seqs = await store(server, 20)
+
+    class SlowClient(Client):
+        def deliver(self, event: Event) -> None:
+            rounds.work()
+            super().deliver(event)
+
+    late_edge = await late(server)
+    for edge in (edges[0], late_edge):  # from the ring, and from the stream
+        client = SlowClient()
+        assert await edge.attach(client, place) == []
+        assert client.got == seqs
+    assert rounds.most_in_one <= RING_STEP
+    await late_edge.line.close()
+
+
+async def test_no_event_of_a_streams_earlier_life_is_given_a_place_in_the_next(
+    server: MemoryServer, edges: tuple[Edge, Edge]
+) -> None:
+    place = edges[0].place
+    await store(server, 100)
+    edge, cursors = await late(server), list[str]()
+
+    class NotingClient(Client):
+        def deliver(self, event: Event) -> None:
+            cursors.append(event.cursor)
+            super().deliver(event)
+
+    client = NotingClient()
+    client.reads.clear()
+    attaching = asyncio.ensure_future(edge.attach(client, place))
+    await settle()
+    server.recreate(subjects.NOTIFY)
+    await edge.line._reconcile(True)
+    client.reads.set()
+    (gap,) = await attaching
+
+    assert gap.reason is GapReason.EPOCH
+    assert {cursor.partition(":")[0] for cursor in cursors} == {place.epoch}
     await edge.line.close()
 
 
