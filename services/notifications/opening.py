@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 from services.notifications.parts import NotificationsParts
 from services.notifications.prices import clamp_rate, symbols_of
 from services.notifications.settings import NotificationsSettings
-from services.notifications.stream import StreamSession, Wanted, check_topics, parse_cursor
+from services.notifications.stream import StreamSession
+from services.notifications.wanted import Wanted, check_topics, parse_cursor
 from services.notifications.watchlists import NO_SYMBOLS
 from shared.auth.credentials import MAX_QUERY_FIELDS
 from shared.auth.principal import Principal

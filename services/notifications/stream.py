@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
+from services.notifications import words
 from services.notifications.parts import NotificationsParts
-from services.notifications.prices import PriceFlow, symbols_of
+from services.notifications.prices import PriceFlow
+from services.notifications.wanted import Wanted, check_topics
 from services.notifications.watchlists import NO_WATCHLIST, Watchlist
 from shared.auth.principal import Principal
-from shared.clock import now_ms, now_s
+from shared.clock import now_s
 from shared.contracts import subjects
 from shared.contracts.claims import Scope
 from shared.contracts.cursor import Position
-from shared.contracts.ids import require_id
 from shared.contracts.wire_errors import error_data
 from shared.edge.commands import ENDED
 from shared.edge.delivery.event import Batch, Event, make_event
@@ -26,23 +24,6 @@ from shared.edge.delivery.listener import Outlet
 from shared.edge.timers import Timer
 from shared.edge.wire.connection import StreamOut
 from shared.errors import BadInput, FanfareError, Gone, RateLimited, TokenExpired, Unauthorized
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a client asked for when it opened its stream.
-
-    Attributes:
-        place: where it was; None for now. `readable` is False if it sent something that is no cursor.
-        rate_hz: at most so many price flushes a second.
-    """
-
-    topics: tuple[str, ...]
-    symbols: frozenset[str]
-    rate_hz: float
-    named: bool
-    place: Position | None
-    readable: bool
 
 
 class StreamSession:
@@ -111,7 +92,8 @@ class StreamSession:
         """Say `connected`, then deliver what was missed, then what comes. Only what was missed has to be waited for."""
         line = self._parts.line
         self._cursor = self._cursor or line.cursor
-        self.deliver(self._connected())
+        settings = self._parts.settings
+        self.deliver(words.connected(self.user_id, self.name, self._cursor, self._topics, settings))
         self._watch_expiry()
         self._watch_symbols()
         self._parts.watchlists.follow(self.user_id)
@@ -182,8 +164,7 @@ class StreamSession:
     def ask_to_leave(self, after_ms: int) -> None:
         """Ask the client to open its stream elsewhere, and end this one."""
         reached = self._parts.line.reached(subjects.notify_user(self.user_id), self)
-        data = {"afterMs": after_ms, "cursor": reached or self._cursor or None}
-        self._finish(make_event("reconnect", data))
+        self._finish(words.reconnect(after_ms, reached or self._cursor))
 
     def watchlist_changed(self, watchlist: Watchlist) -> None:
         """Follow the user's watchlist; what is older than what is known came late."""
@@ -193,8 +174,8 @@ class StreamSession:
 
     def missed(self, gaps: Sequence[Gap], place: Position) -> None:
         """Announce what was missed. Only the last word moves the cursor, so that none of them can be missed itself."""
-        *words, last = map(_announcement, gaps)
-        for word in (*words, last.at(str(place))):
+        *others, last = map(words.missing, gaps)
+        for word in (*others, last.at(str(place))):
             self.deliver(word)
 
     # -- commands -----------------------------------------------------------------------------------------------------
@@ -252,20 +233,6 @@ class StreamSession:
             self._out.deliver(event)
             self._out.close()
 
-    def _connected(self) -> Event:
-        data = {
-            "timestamp": now_ms(),
-            "userId": self.user_id,
-            "stream": self.name,
-            "cursor": self._cursor,
-            "topics": self._topics,
-            "heartbeatMs": int(self._parts.settings.heartbeat_s * 1000),
-        }
-        event = make_event("connected", data).at(self._cursor)
-        # Different for each, so that clients cut at once do not return at once.
-        event.retry_ms = random.randint(self._parts.settings.retry_ms // 2, self._parts.settings.retry_ms * 3 // 2)
-        return event
-
     def _watch_symbols(self) -> frozenset[str]:
         """Follow what was asked for and the watchlist; return both. Most streams follow no price and have no flow."""
         symbols = self._asked | self._watchlist.symbols
@@ -296,43 +263,3 @@ class StreamSession:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._parts.wheel.after(max(0.0, delay_s), self)
-
-
-def check_topics(principal: Principal, topics: Sequence[str], limit: int) -> tuple[str, ...]:
-    """Return the topics, each named alone or with others between commas, if `principal` may follow them all.
-
-    Raises:
-        BadInput: there are too many; also BadId.
-        Forbidden: one needs a scope that is missing.
-    """
-    named = _names(tuple(topics))
-    if len(named) > limit:
-        raise BadInput(f"a stream follows at most {limit} topics")
-    for topic in named:
-        if not principal.may_follow(topic):
-            principal.require(f"topic:{topic}")
-    return named
-
-
-@lru_cache(maxsize=1024)
-def _names(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names in values such as `a,b`, in order and once each; one object for all who follow the same."""
-    return tuple(require_id(name, "topic") for name in symbols_of(texts))
-
-
-def parse_cursor(text: str | None) -> tuple[Position | None, bool]:
-    """Return a client's place, and whether it was readable; it comes from outside, so it may be anything."""
-    if not text:
-        return None, True
-    try:
-        return Position.parse(text), True
-    except BadInput:
-        return None, False
-
-
-def _announcement(gap: Gap) -> Event:
-    """Return what a client is told about a gap; `topic` is None for the user's own notifications."""
-    topic = subjects.topic_of(gap.subject)
-    if gap.starts_over:
-        return make_event("resync", {"topic": topic, "reason": gap.reason})
-    return make_event("gap", {"topic": topic, "from": gap.start, "to": gap.end, "reason": gap.reason})

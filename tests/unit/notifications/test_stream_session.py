@@ -15,7 +15,8 @@ from services.notifications.notices import encode_notice
 from services.notifications.parts import NotificationsParts
 from services.notifications.settings import NotificationsSettings
 from services.notifications.statuses import StatusBoard
-from services.notifications.stream import StreamSession, Wanted
+from services.notifications.stream import StreamSession
+from services.notifications.wanted import Wanted
 from services.notifications.watchlists import Watchlists
 from shared.auth.principal import Principal
 from shared.clock import now_s
