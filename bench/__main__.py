@@ -17,11 +17,12 @@ import uvloop
 from bench.load import BenchFailed
 from bench.machine import raise_descriptor_limit
 from bench.report import Report
-from bench.scenarios import broadcast, growth, idle, latency, nats, prices, reconnect, rooms, slow
+from bench.scenarios import broadcast, burst, growth, idle, latency, nats, prices, reconnect, rooms, slow
 
 RESULTS = Path(__file__).parent / "results"
 SCENARIOS = {
-    module.NAME: module.run for module in (idle, broadcast, rooms, latency, nats, prices, reconnect, slow, growth)
+    module.NAME: module.run
+    for module in (idle, broadcast, burst, rooms, latency, nats, prices, reconnect, slow, growth)
 }
 
 FULL_ONLY = frozenset({growth.NAME})

@@ -1,7 +1,8 @@
-"""A server with its clients, as a broadcast meets it: one message at a time, counted until everybody has it."""
+"""A server with its clients, as a broadcast meets it: a message, or a burst of them, counted until everybody has it."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 
@@ -24,13 +25,13 @@ class Stand:
     wire_bytes: int = 0
     sent: int = 0
 
-    async def say(self) -> None:
-        """Send one message, and wait until every client has it."""
+    async def say(self, messages: int = 1) -> None:
+        """Send a message, or so many at once, each in a request of its own; and wait until every client has them."""
         before_bytes = self.crowd.bytes_in
-        self.sent += 1
-        await self.server.publish(content(self.text_bytes))
+        self.sent += messages
+        await asyncio.gather(*(self.server.publish(content(self.text_bytes)) for _ in range(messages)))
         await self.crowd.reach(self.sent * len(self.crowd.clients))
-        self.wire_bytes = (self.crowd.bytes_in - before_bytes) // len(self.crowd.clients)
+        self.wire_bytes = (self.crowd.bytes_in - before_bytes) // len(self.crowd.clients) // messages
 
     async def fit(self, wire_bytes: int) -> None:
         """Choose the text so that a message has `wire_bytes` on the wire.
@@ -52,7 +53,7 @@ class Spent:
 
     Attributes:
         began: user and system time of the server before the first.
-        until_all_s: for each message, from its sending until the last client had it.
+        until_all_s: for each message or burst, from its sending until the last client had it.
     """
 
     began: tuple[float, float]
@@ -60,10 +61,10 @@ class Spent:
     generator_s: float = 0.0
     until_all_s: list[float] = field(default_factory=list)
 
-    async def note(self, stand: Stand) -> None:
-        """Have a message sent, and count it."""
+    async def note(self, stand: Stand, messages: int = 1) -> None:
+        """Have a message sent, or so many at once, and count what that takes."""
         server_s, generator_s, began_s = cpu_s(stand.server.pid), time.process_time(), time.perf_counter()
-        await stand.say()
+        await stand.say(messages)
         self.server_s += cpu_s(stand.server.pid) - server_s
         self.generator_s += time.process_time() - generator_s
         self.until_all_s.append(stand.crowd.last_at_s - began_s)

@@ -36,6 +36,12 @@ COLUMNS = {
         "ms until all have it, p50": "until_all_ms_p50",
         "generator busy": "generator_busy",
     },
+    "burst": {
+        "clients": "clients",
+        "us of CPU a delivery": "cpu_us_per_delivery",
+        "ms until all have all, p50": "until_all_ms_p50",
+        "generator busy": "generator_busy",
+    },
     "rooms": {
         "us of CPU a message": "cpu_us_per_message",
         "us in NATS": "nats_us_per_message",
