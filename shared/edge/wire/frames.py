@@ -1,4 +1,6 @@
-"""WebSocket frames as a server reads and writes them: bytes in, events out (RFC 6455; no extensions, no I/O).
+"""WebSocket frames as a server reads them: bytes in, events out (RFC 6455; no extensions, no I/O).
+
+What it writes is in `frame_writing.py`; both are to be had here.
 
 Between complete messages a connection has no state at all: `read_frames` takes None and returns None.
 While a frame or a message is unfinished, its `Partial` holds at most `max_message_bytes` and a header.
@@ -7,13 +9,17 @@ Text of one frame is validated when the frame is complete, text of many frames a
 
 from __future__ import annotations
 
-import struct
 from codecs import utf_8_decode
 
-from shared.edge.delivery.framing import TEXT, frame
+from shared.edge.delivery.framing import TEXT
 from shared.edge.wire.frame_events import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
     MAX_CONTROL_BYTES,
     NO_STATUS,
+    PING,
+    PONG,
     Binary,
     Close,
     Event,
@@ -24,6 +30,7 @@ from shared.edge.wire.frame_events import (
     Text,
     may_be_sent,
 )
+from shared.edge.wire.frame_writing import encode_binary, encode_close, encode_ping, encode_pong, encode_text
 
 __all__ = [
     "Binary",
@@ -44,13 +51,12 @@ __all__ = [
 ]
 
 _FIN, _RESERVED, _CONTROL, _OPCODE = 0x80, 0x70, 0x08, 0x0F  # of a frame's first byte (section 5.2)
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, TEXT, 0x2, 0x8, 0x9, 0xA
 _MASKED = 0x80
 _KEY_BYTES = 4
 _PROTOCOL_ERROR, _BAD_DATA, _TOO_BIG = 1002, 1007, 1009
-_CONTROL_FIRST = frozenset(_FIN | opcode for opcode in (_CLOSE, _PING, _PONG))
-_FIRST_OUTSIDE = _CONTROL_FIRST | {_TEXT, _BINARY, _FIN | _TEXT, _FIN | _BINARY}  # first bytes between messages
-_FIRST_INSIDE = _CONTROL_FIRST | {_CONTINUATION, _FIN | _CONTINUATION}  # first bytes between fragments
+_CONTROL_FIRST = frozenset(_FIN | opcode for opcode in (CLOSE, PING, PONG))
+_FIRST_OUTSIDE = _CONTROL_FIRST | {TEXT, BINARY, _FIN | TEXT, _FIN | BINARY}  # first bytes between messages
+_FIRST_INSIDE = _CONTROL_FIRST | {CONTINUATION, _FIN | CONTINUATION}  # first bytes between fragments
 
 
 class Partial:
@@ -94,43 +100,7 @@ def read_frames(data: bytes, partial: Partial | None, limits: Limits) -> tuple[l
     return events, _left_over(buffer, end, message, closed=bool(events) and type(events[-1]) is Close)
 
 
-def encode_text(payload: bytes) -> bytes:
-    """Return one text frame; `payload` must be UTF-8."""
-    return frame(_TEXT, payload)
-
-
-def encode_binary(payload: bytes) -> bytes:
-    """Return one binary frame."""
-    return frame(_BINARY, payload)
-
-
-def encode_ping(payload: bytes = b"") -> bytes:
-    """Return a Ping frame; ValueError above 125 bytes."""
-    return _encode_control(_PING, payload)
-
-
-def encode_pong(payload: bytes = b"") -> bytes:
-    """Return a Pong frame, with the payload of the Ping that it answers; ValueError above 125 bytes."""
-    return _encode_control(_PONG, payload)
-
-
-def encode_close(code: int, reason: str = "") -> bytes:
-    """Return a Close frame; the reason is cut to 123 bytes at a character's border.
-
-    `NO_STATUS` gives a Close without code and reason, which answers one without.
-
-    Raises:
-        ValueError: for any other code that must not be on the wire (section 7.4).
-    """
-    if code == NO_STATUS:
-        return _encode_control(_CLOSE, b"")
-    if not may_be_sent(code):
-        raise ValueError(f"close code {code} must not be sent")
-    cut = reason.encode(errors="replace")[: MAX_CONTROL_BYTES - 2]
-    return _encode_control(_CLOSE, struct.pack("!H", code) + cut.decode(errors="ignore").encode())
-
-
-# -- private: reading -------------------------------------------------------------------------------------------------
+# -- private ----------------------------------------------------------------------------------------------------------
 
 
 class _Message:
@@ -168,7 +138,7 @@ def _read_all(
         start = end
         if first & _CONTROL:
             events.append(_control_event(first & _OPCODE, payload))
-            if first & _OPCODE == _CLOSE:
+            if first & _OPCODE == CLOSE:
                 break
         else:
             message = _take_data(first, payload, message, events)
@@ -210,7 +180,7 @@ def _explain(first: int, message: _Message | None) -> str:
     opcode = first & _OPCODE
     if first & _RESERVED:
         return "reserved bit is set"
-    if opcode not in {_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG}:
+    if opcode not in {CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG}:
         return "reserved opcode"
     if opcode & _CONTROL:
         return "control frame is fragmented"
@@ -248,11 +218,11 @@ def _take_data(first: int, payload: bytes, message: _Message | None, events: lis
     """Append the message that this frame completes; return the one that it leaves unfinished."""
     final = first >= _FIN
     if message is None:
-        if first == _FIN | _TEXT:  # nearly every frame there is: spare it the joining
+        if first == _FIN | TEXT:  # nearly every frame there is: spare it the joining
             _count_utf8(payload, final=True)
             events.append(Text(payload))
             return None
-        message = _Message(is_text=first & _OPCODE == _TEXT)
+        message = _Message(is_text=first & _OPCODE == TEXT)
     message.add(payload, final=final)
     if not final:
         return message
@@ -269,9 +239,9 @@ def _count_utf8(data: bytes | bytearray, *, final: bool) -> int:
 
 
 def _control_event(opcode: int, payload: bytes) -> Event:
-    if opcode == _PING:
+    if opcode == PING:
         return Ping(payload)
-    return Pong(payload) if opcode == _PONG else _close_event(payload)
+    return Pong(payload) if opcode == PONG else _close_event(payload)
 
 
 def _close_event(payload: bytes) -> Close:
@@ -298,12 +268,3 @@ def _left_over(buffer: bytes | bytearray, end: int, message: _Message | None, *,
     else:
         buffer = bytearray(buffer[end:])
     return Partial(buffer, message, closed=False)
-
-
-# -- private: writing -------------------------------------------------------------------------------------------------
-
-
-def _encode_control(opcode: int, payload: bytes) -> bytes:
-    if len(payload) > MAX_CONTROL_BYTES:
-        raise ValueError(f"a control frame holds {MAX_CONTROL_BYTES} bytes, not {len(payload)}")
-    return frame(opcode, payload)
