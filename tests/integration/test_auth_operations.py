@@ -32,6 +32,7 @@ from shared.auth.tokens import TokenVerifier
 from shared.clock import now_ms
 from shared.errors import BadInput, Forbidden, NotFound, Unauthorized, Unavailable
 from tests.support.auth_service import PASSWORD, RunningAuth, running_auth
+from tests.support.edges import until_ready
 from tests.support.postgres import postgres_server
 
 pytest_plugins = ["tests.support.auth_fixtures"]
@@ -277,9 +278,9 @@ def test_other_databases_are_refused_with_a_reason(given: str) -> None:
 
 
 async def test_alone_as_a_process_it_serves_stops_cleanly_and_logs_no_secret(
-    settings: AuthSettings, unused_port: int
+    settings: AuthSettings, unused_tcp_port: int
 ) -> None:
-    more = {"HOST": "127.0.0.1", "PORT": str(unused_port)}
+    more = {"HOST": "127.0.0.1", "PORT": str(unused_tcp_port)}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -288,8 +289,8 @@ async def test_alone_as_a_process_it_serves_stops_cleanly_and_logs_no_secret(
         env=environment(settings) | more,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{unused_port}") as http:
-        await ready(http)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{unused_tcp_port}") as http:
+        await until_ready(http)
         body: dict[str, Any] = {"username": "ann", "password": PASSWORD}
         await http.post("/api/auth/register", json=body)
         session = (await http.post("/api/auth/login", json=body)).json()
@@ -305,23 +306,6 @@ async def test_alone_as_a_process_it_serves_stops_cleanly_and_logs_no_secret(
     for secret in (PASSWORD, session["access_token"], session["refresh_token"], "TICKET-8471"):
         assert secret not in logs
     assert process.returncode in {0, -signal.SIGTERM, 128 + signal.SIGTERM}
-
-
-@pytest.fixture
-def unused_port(unused_tcp_port: int) -> int:
-    return unused_tcp_port
-
-
-async def ready(http: httpx.AsyncClient) -> None:
-    """Wait until the service says that it is ready."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                if (await http.get("/readyz")).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.05)
 
 
 async def test_a_verifier_of_another_issuer_knows_none_of_these_tokens(auth: RunningAuth) -> None:
