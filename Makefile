@@ -84,7 +84,7 @@ clean: ## Remove what was built and what was stored
 	rm -rf $(VENV) $(STATE) .data $(WEB)/dist $(WEB)/node_modules tests/clients/node_modules bench/build bench/results bench/peers/node_modules
 
 help: ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # -- what the targets stand on: made once, and again when its sources change --------------------------------------------
 
