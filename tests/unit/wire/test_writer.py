@@ -107,11 +107,12 @@ async def test_one_that_becomes_full_by_it_gets_the_rest_later(enter: Callable[.
     assert client.read_all() == sent * LARGE.sse_chunk
 
 
-async def test_what_belongs_together_is_one_write_to_each(enter: Callable[..., Client]) -> None:
-    packets = enter(socket_type=socket.SOCK_SEQPACKET)
-    deliver_to_each([packets.edge], BURST)
+async def test_what_belongs_together_is_one_write_to_each_whatever_its_bytes(enter: Callable[..., Client]) -> None:
+    unnamed, named = (enter(kind, socket.SOCK_SEQPACKET) for kind in (PooledStream, PooledNamedStream))
+    deliver_to_each([unnamed.edge, named.edge], BURST)
 
-    assert packets.peer.recv(1 << 20) == b"".join(each.sse_chunk for each in BURST)
+    assert unnamed.peer.recv(1 << 20) == b"".join(each.sse_chunk for each in BURST)
+    assert named.peer.recv(1 << 20) == b"".join(each.named_chunk for each in BURST)
 
 
 async def test_whatever_a_socket_takes_of_what_belongs_together_the_rest_follows(enter: Callable[..., Client]) -> None:
