@@ -80,7 +80,7 @@ async def begin(session: ChatSession, parts: ChatParts, scope: Scope) -> None:
     try:
         credential = find_credential(scope)
         parts.authenticator.check_origin(scope, credential)
-        wanted = _wanted_rooms(query_fields(scope), parts.settings)
+        wanted = _wanted_rooms(query_fields(scope["query_string"]), parts.settings)
         principal = await parts.authenticator.holder(credential) if credential else None
     except FanfareError as error:
         session.refuse(error)

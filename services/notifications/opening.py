@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qs
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
@@ -17,7 +16,7 @@ from services.notifications.settings import NotificationsSettings
 from services.notifications.stream import StreamSession
 from services.notifications.wanted import Wanted, check_topics, parse_cursor
 from services.notifications.watchlists import NO_SYMBOLS
-from shared.auth.credentials import MAX_QUERY_FIELDS
+from shared.auth.credentials import query_fields
 from shared.auth.principal import Principal
 from shared.contracts.claims import Scope as TokenScope
 from shared.contracts.ids import require_id
@@ -89,12 +88,11 @@ def read_query(query_string: bytes) -> StreamQuery:
     """
     if not query_string:
         return StreamQuery()
+    found: dict[str, Any] = {}
+    for name, value in query_fields(query_string):
+        found[name] = (*found.get(name, ()), value) if name in _LISTS else value
     try:
-        found = parse_qs(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
-    except ValueError as error:
-        raise BadInput(f"more than {MAX_QUERY_FIELDS} query fields") from error
-    try:
-        return StreamQuery.model_validate({key: all_ if key in _LISTS else all_[-1] for key, all_ in found.items()})
+        return StreamQuery.model_validate(found)
     except ValidationError as error:
         raise RequestValidationError([{**each, "loc": ("query", *each["loc"])} for each in error.errors()]) from None
 
@@ -152,6 +150,5 @@ def _carry(session: StreamSession, parts: NotificationsParts, *, named: bool) ->
         parts.pool.adopt(out)
         out.hold(departed.unsent)
         session.open(out)
-        out.release()
 
     return StreamResponse(stay, on_departed=adopt if parts.pool is not None else None)

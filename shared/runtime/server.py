@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from functools import cache
 from types import FrameType
 from typing import Any, cast
 
@@ -150,14 +149,14 @@ def _http_protocol(settings: ServiceSettings, metrics: Metrics) -> type[GuardedH
     """Return the protocol class with this service's limits; uvicorn takes a class, not an object."""
     base = HandOverHttpProtocol if settings.edge_engine == "epoll" else GuardedHttpProtocol
     refused = metrics.counter("connections_refused", "Connections closed over what their clients did", ["reason"])
-    begun = cache(metrics.counter("connections_begun", "Connections by the way they are served", ["way"]).labels)
+    begun = metrics.tally("connections_begun", "Connections by the way they are served", "way")
     limits = {
         "max_header_bytes": settings.max_header_bytes,
         "header_timeout_s": settings.header_timeout_s,
         "max_fd": allow_descriptors() - RESERVED_DESCRIPTORS,
         "waiting": {},
         "count_refused": staticmethod(lambda reason: refused.labels(reason).inc()),
-        "count_begun": staticmethod(lambda way: begun(way).inc()),
+        "count_begun": staticmethod(begun.add),
     }
     return type(base.__name__, (base,), limits)
 

@@ -46,10 +46,15 @@ def read_handshake(method: bytes, http_version: str, headers: Headers) -> Handsh
     Raises:
         BadHandshake: it is not one of RFC 6455 (section 4.2.1).
     """
-    fields = [(name, value) for name, value in headers if name.startswith(b"sec-websocket-")]
-    version = [value for name, value in fields if name == b"sec-websocket-version"]
-    key = [value for name, value in fields if name == b"sec-websocket-key"]
-    subprotocols = [value for name, value in fields if name == b"sec-websocket-protocol"]
+    given: dict[bytes, list[bytes]] = {
+        b"sec-websocket-version": [],
+        b"sec-websocket-key": [],
+        b"sec-websocket-protocol": [],
+    }
+    for name, value in headers:
+        if name in given:
+            given[name].append(value)
+    version, key, subprotocols = given.values()
     if method != b"GET":
         raise BadHandshake(HTTPStatus.METHOD_NOT_ALLOWED, "a WebSocket begins with GET", [(b"allow", b"GET")])
     if http_version != "1.1":

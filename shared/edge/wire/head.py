@@ -15,7 +15,7 @@ _BODY = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 
 
 class Head(NamedTuple):
-    """A GET request of HTTP/1.1 without a body.
+    """A GET request of HTTP/1.1 without a body, and without a header that is given twice.
 
     Attributes:
         headers: names in lower case and values, as ASGI has them.
@@ -51,35 +51,37 @@ def read_head(data: bytes, max_bytes: int) -> Head | None:
         pass
     except httptools.HttpParserError:
         return None
-    if not found.complete or parser.get_http_version() != "1.1" or not _BODY.isdisjoint(found.names):
+    headers = {name.lower(): value for name, value in found.given.items()}
+    in_lines = data.count(b"\r\n", 0, end) - len(("the request line", "the empty line"))
+    if not found.complete or parser.get_http_version() != "1.1" or len(headers) != in_lines:
         return None
     upgrades = parser.should_upgrade()
-    if (upgrades and not found.to_websocket) or b"#" in found.target:
+    if (upgrades and headers.get(b"upgrade", b"").lower() != b"websocket") or not _BODY.isdisjoint(headers):
+        return None
+    if b"#" in found.target:
         return None
     path, _, query = found.target.partition(b"?")
-    return Head(path, query, found.headers, upgrades, data[end:])
+    return Head(path, query, list(headers.items()), upgrades, data[end:])
 
 
 class _Found:
-    """What the parser has found; its methods are the parser's names."""
+    """What the parser has found; its methods are the parser's names.
 
-    __slots__ = ("complete", "headers", "names", "target", "to_websocket")
+    Attributes:
+        given: headers by name; of one that is given twice only the last, which the number of lines shows.
+        on_header: takes a header without a call into Python, which for six was a third of reading a head.
+    """
+
+    __slots__ = ("complete", "given", "on_header", "target")
 
     def __init__(self) -> None:
         self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.names: set[bytes] = set()
-        self.complete = self.to_websocket = False
+        self.given: dict[bytes, bytes] = {}
+        self.on_header = self.given.__setitem__
+        self.complete = False
 
     def on_url(self, url: bytes) -> None:
         self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self.headers.append((name, value))
-        self.names.add(name)
-        if name == b"upgrade":
-            self.to_websocket = value.lower() == b"websocket"
 
     def on_message_complete(self) -> None:
         self.complete = True

@@ -189,7 +189,6 @@ class PooledWebSocket(PooledWriter):
         try:
             if first is not None:
                 await first
-                self.release()
             while self._inbound:
                 await self.session.receive(self._inbound.popleft())
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from shared.auth.credentials import (
     check_origin,
     find_credential,
     normal_origin,
+    query_fields,
 )
 from shared.errors import BadInput, OriginRefused
 
@@ -51,6 +53,11 @@ def test_a_credential_does_not_show_its_value() -> None:
 def test_a_query_of_too_many_fields_is_refused() -> None:
     with pytest.raises(BadInput):
         find_credential(scope("&".join("a=1" for _ in range(101))))
+
+
+@given(st.binary(max_size=40) | st.text("ab=&;%+ 26F", max_size=40).map(str.encode))
+def test_a_query_is_read_as_by_the_standard_library(query: bytes) -> None:
+    assert query_fields(query) == parse_qsl(query.decode("latin-1"), keep_blank_values=True)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.binary(max_size=200))
