@@ -29,6 +29,14 @@ def test_no_container_has_more_rights_than_it_needs(name: str) -> None:
     assert "privileged" not in service
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_can_take_the_whole_machine(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["mem_limit"] == "1g"
+    assert service["pids_limit"] == 512
+
+
 def test_only_the_proxy_is_reachable_from_elsewhere() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 

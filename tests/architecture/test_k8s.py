@@ -252,6 +252,15 @@ def test_nats_keeps_a_majority_and_its_data() -> None:
         assert f"@nats-{ordinal}.{nats['spec']['serviceName']}:6222" in variables(nats)["NATS_ROUTES"]
 
 
+def test_a_rollout_of_nats_waits_until_a_node_has_caught_up_with_its_streams() -> None:
+    """`/healthz` with a `js-…` option is 200 as soon as the server runs, seconds before its copies are current."""
+    probes = container(workloads()["nats"])
+
+    assert probes["startupProbe"]["httpGet"]["path"] == "/healthz"
+    assert probes["readinessProbe"]["httpGet"]["path"] == "/healthz?js-server-only=true"
+    assert probes["livenessProbe"]["httpGet"]["path"] == "/healthz?js-enabled-only=true"
+
+
 def test_nats_has_time_for_its_lame_duck_mode() -> None:
     (nats,) = of_kind(K8S, "StatefulSet")
     (config,) = (manifest for manifest in of_kind(K8S, "ConfigMap") if "nats.conf" in manifest["data"])
