@@ -8,7 +8,7 @@ PAGE_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/v
 COMPOSE := docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help run notify page check fmt test unit up down logs smoke cluster faults faults-quick conformance bench bench-quick bench-million lock clean
+.PHONY: help run notify page check fmt test unit up down logs smoke cluster faults faults-quick conformance bench bench-quick bench-million asyncapi lock clean
 
 ##@ Use it
 run: $(STATE)/suite page ## Start everything in one process: NATS, the four services, the page (PORT, default 8080)
@@ -72,6 +72,9 @@ bench-million: $(STATE)/dev ## Hold as many idle connections as this machine can
 page: ## Build the browser page (needs npm; says so if it is not there)
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(STATE)/page; \
 	else echo "npm is not there, so the page is not built; the services run without it (Node.js 20 brings npm)"; fi
+
+asyncapi: $(STATE)/dev ## Write docs/asyncapi.json anew, from the models of shared/contracts
+	$(BIN)/python -m shared.contracts.asyncapi > docs/asyncapi.json
 
 lock: ## Pin every dependency with its hashes again (needs uv)
 	@for extra in auth chat notifications price_feed suite dev; do \
