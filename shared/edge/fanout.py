@@ -96,22 +96,24 @@ class _Lane:
 class FanOut:
     """Hands events over, in order for each lane: a topic, or a line with all its subjects.
 
-    Once an event has more outlets than a slice, its lane is busy until all have what has come meanwhile. The busy lanes
-    take turns, slice by slice. A lane with too many events is worked off at once: the loop then stalls, and the broker
-    holds back for us, which loses nothing.
+    An event for no more than a slice is written at once. A larger audience, or another event of the same subject in one
+    round of the loop, makes the lane busy, until all have what has come meanwhile. The busy lanes take turns, slice by
+    slice. One with too many events is worked off at once: the loop then stalls, and the broker holds back for us, which
+    loses nothing.
     """
 
     def __init__(self, clock: Clock = monotonic_s) -> None:
         self._clock = clock
         self._busy: dict[Hashable, _Lane] = {}
+        self._served: dict[Hashable, str] = {}  # in this round of the loop: of which subject each was given last
 
     def send(self, lane: Hashable, event: Event, outlets: Collection[Outlet]) -> None:
         """Hand `event` to `outlets`, after all that its lane has been given before."""
         busy = self._busy.get(lane)
-        if busy is None and len(outlets) <= SLICE:
-            deliver_to_each(list(outlets), (event,))
-            return
         if busy is None:
+            if len(outlets) <= SLICE and self._comes_alone(lane, event.subject):
+                deliver_to_each(list(outlets), (event,))
+                return
             if not self._busy:
                 asyncio.get_running_loop().call_soon(self._take_turns)
             busy = self._busy[lane] = _Lane()
@@ -129,6 +131,15 @@ class FanOut:
         busy = self._busy.get(lane)
         while busy is not None and busy.events:
             busy.reach_more()
+
+    def _comes_alone(self, lane: Hashable, subject: str) -> bool:
+        """Whether the last event in this round of the loop, if any, was of another subject, and so for others."""
+        if self._served.get(lane) == subject:
+            return False
+        if not self._served:
+            asyncio.get_running_loop().call_soon(self._served.clear)
+        self._served[lane] = subject
+        return True
 
     def _take_turns(self) -> None:
         """Work off a slice of each lane in turn until the time is over; then let the loop look around."""

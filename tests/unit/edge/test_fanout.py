@@ -44,8 +44,8 @@ def audience(size: int) -> tuple[Topic, list[Reader]]:
     return topic, readers
 
 
-def event(seq: int, size: int = 2) -> Event:
-    return Event("t", b"x" * size, seq=seq)
+def event(seq: int, size: int = 2, subject: str = "s") -> Event:
+    return Event("t", b"x" * size, subject=subject, seq=seq)
 
 
 @pytest.fixture
@@ -82,6 +82,30 @@ async def test_a_small_audience_has_it_at_once() -> None:
     FanOut().send(topic, event(1), topic.listeners)
 
     assert all(reader.got == [1] for reader in readers)
+
+
+@pytest.mark.usefixtures("written")
+async def test_of_several_for_a_small_audience_the_first_is_there_at_once_and_the_others_together() -> None:
+    (topic, readers), (other, others) = audience(SLICE), audience(1)
+    fan_out = FanOut()
+    for seq in (1, 2, 3):
+        fan_out.send(topic, event(seq), topic.listeners)
+    fan_out.send(other, event(1), other.listeners)
+    at_once = [list(reader.got) for reader in (*readers, *others)]
+    await asyncio.sleep(0)
+    fan_out.send(topic, event(4), topic.listeners)
+
+    assert at_once == [[1]] * (SLICE + 1)
+    assert all(reader.writes == [[1], [2, 3], [4]] for reader in readers)
+
+
+async def test_what_one_lane_brings_to_different_people_waits_for_nothing() -> None:
+    topic, readers = audience(3)
+    fan_out = FanOut()
+    for seq, reader in enumerate(readers):
+        fan_out.send(topic, event(seq, subject=f"user.{seq}"), [reader])
+
+    assert [reader.got for reader in readers] == [[0], [1], [2]]
 
 
 async def test_a_large_audience_gets_everything_in_order_and_the_loop_runs_when_a_turn_is_over() -> None:
@@ -234,7 +258,7 @@ class Room:
         receivers = self.members[first:]
         for member in receivers:
             self.owed[member].append(self.sent)
-        self.fan_out.send("lane", event(self.sent), receivers)
+        self.fan_out.send("lane", event(self.sent, subject=f"s{first}"), receivers)
 
     def join(self) -> None:
         self.members.append(Reader())
