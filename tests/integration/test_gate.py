@@ -151,6 +151,31 @@ async def test_two_streams_asked_for_at_once_on_one_connection_are_not_mixed_up(
     raw.close()
 
 
+@pytest.mark.parametrize("edges", ["epoll", "asgi"], indirect=True)
+async def test_an_empty_line_before_a_later_request_is_passed_over(edges: Edges) -> None:
+    """RFC 9112 section 2.2. It once made the head of a handshake be read a second time, as its first frames."""
+    edge = await edges.chat()
+    raw = await RawSocket.connect(edge)
+    await raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    await raw.until(b'"up"}')
+    await raw.send(b"\r\n" + handshake("/ws/chat", edge.headers(new_id("u"))))
+    await raw.until(b'"connected"')
+    raw.close()
+
+
+@pytest.mark.parametrize("edges", ["epoll", "asgi"], indirect=True)
+async def test_frames_that_are_none_behind_a_handshake_end_that_connection_without_an_error_here(
+    edges: Edges, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge = await edges.chat()
+    raw = await RawSocket.connect(edge)
+    await raw.send(handshake("/ws/chat", edge.headers(new_id("u"))) + b"GET / HTTP/1.1\r\n\r\n")
+    await raw.until_closed()
+
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    raw.close()
+
+
 async def test_clients_that_come_and_say_nothing_leave_nothing_behind(edges: Edges) -> None:
     edge = await edges.chat(header_timeout_s=0.2)
     silent = [await RawSocket.connect(edge) for _ in range(20)]

@@ -18,6 +18,9 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from shared.edge.wire.handshake import BadHandshake, Handshake, read_handshake, refusal
+from shared.edge.wire.head import OWS, is_host
+
 MAX_WRITE_BUFFER_BYTES = 1 << 20
 PINGS_PER_S = 10
 MAX_FRAGMENTS = 4096
@@ -33,6 +36,10 @@ REFUSED_408 = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection:
 
 class HeadTooLarge(Exception):
     """The request line and headers exceed their limit."""
+
+
+class BadHead(Exception):
+    """The request is not of HTTP/1.0 or 1.1, or not addressed to one host."""
 
 
 class TooManyPipelined(Exception):
@@ -91,17 +98,30 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self.refuse(REFUSED_431, "head_too_large")
 
     def handle_websocket_upgrade(self) -> None:
-        """Upgrade, and pass on the frames that came in the same read as the handshake: uvicorn drops them."""
+        """Upgrade, or say why not: with the status that tells the client, whichever library would have read it."""
+        try:
+            self.upgrade(read_handshake(self.parser.get_method(), self.parser.get_http_version(), self.headers))
+        except BadHandshake as error:
+            self.refuse(refusal(error.status, error.headers, str(error).encode()), "handshake")
+
+    def upgrade(self, _handshake: Handshake) -> None:
+        """Give the connection to uvicorn's WebSocket protocol, and what came in the same read: uvicorn drops it."""
         super().handle_websocket_upgrade()
         if self.after_head:
             self.transport.get_protocol().data_received(self.after_head)  # type: ignore[attr-defined]
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; spaces around its value are no part of it (RFC 9110 section 5.5)."""
+        super().on_header(name, value.strip(OWS))
+
     def on_headers_complete(self) -> None:
-        """Start the request, unless the head is over its limit although it came in one read."""
+        """Start the request, unless the head is over its limit although it came in one read, or not one of HTTP/1."""
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.max_header_bytes:
             raise HeadTooLarge  # ends the parser's run; uvicorn then calls send_400_response
         if len(self.pipeline) >= MAX_PIPELINED:
             raise TooManyPipelined
+        if not self._is_addressed():
+            raise BadHead
         self._reading_head, self._head_bytes = False, 0
         self.waiting.pop(self, None)
         self._stop_head_timer()
@@ -117,7 +137,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Expect the next request's head on the same connection."""
         if not self.pipeline:
-            self._reading_head = True
+            self._reading_head, self._seen = True, b""
             self.waiting[self] = time.monotonic()
         super().on_response_complete()
 
@@ -126,6 +146,24 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         self.waiting.pop(self, None)
         super().connection_lost(exc)
+
+    def _get_upgrade(self) -> bytes | None:
+        """Return what the request would become; uvicorn knows the last header of each name only."""
+        options = b",".join(self._values(b"connection")).lower().split(b",")
+        if b"upgrade" not in [option.strip(OWS) for option in options]:
+            return None
+        return b", ".join(self._values(b"upgrade")).lower()
+
+    def _is_addressed(self) -> bool:
+        """Whether this is a request of HTTP/1 that names the one host it is for; 1.0 had none to name."""
+        version, hosts = self.parser.get_http_version(), self._values(b"host")
+        if version == "1.0" and not hosts:
+            return True
+        return version in ("1.0", "1.1") and len(hosts) == 1 and is_host(hosts[0])
+
+    def _values(self, name: bytes) -> list[bytes]:
+        """Return what the headers of one name say: together one list (RFC 9110 section 5.3)."""
+        return [value for other, value in self.headers if other == name]
 
     def _note_what_follows(self, data: bytes) -> None:
         """Keep what follows the head; its end may be torn over two reads."""
@@ -197,6 +235,14 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if self.close_sent:
             self.handshake_complete = True  # refused is answered too: uvicorn would log an error
+
+    def handle_parser_exception(self) -> None:
+        """Close; before the handshake is answered there is no close frame that could say why."""
+        if self.conn.close_sent is not None:
+            super().handle_parser_exception()
+        else:
+            self.close_sent = True
+            self._abort()
 
     def handle_ping(self) -> None:
         """Answer a ping unless they come too fast or the answers pile up."""

@@ -59,6 +59,8 @@ def read_handshake(method: bytes, http_version: str, headers: Headers) -> Handsh
         raise BadHandshake(HTTPStatus.METHOD_NOT_ALLOWED, "a WebSocket begins with GET", [(b"allow", b"GET")])
     if http_version != "1.1":
         raise BadHandshake(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "a WebSocket begins with HTTP/1.1")
+    if any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers):
+        raise BadHandshake(HTTPStatus.BAD_REQUEST, "a WebSocket begins without a body")
     if version != [VERSION]:
         raise BadHandshake(HTTPStatus.UPGRADE_REQUIRED, "version 13 is spoken", [(b"sec-websocket-version", VERSION)])
     if len(key) != 1 or not _is_key(key[0]):

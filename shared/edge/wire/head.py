@@ -6,12 +6,15 @@ any way is None, and somebody with more patience looks at it (`gate.py`).
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import httptools
 
+OWS = b" \t"
 END = b"\r\n\r\n"
 _BODY = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+_HOST = re.compile(rb"[\w.~!$&'()*+,;=:%\[\]-]*", re.ASCII)  # RFC 3986 section 3.2, without user information
 
 
 class Head(NamedTuple):
@@ -51,17 +54,22 @@ def read_head(data: bytes, max_bytes: int) -> Head | None:
         pass
     except httptools.HttpParserError:
         return None
-    headers = {name.lower(): value for name, value in found.given.items()}
+    headers = {name.lower(): value.strip(OWS) for name, value in found.given.items()}
     in_lines = data.count(b"\r\n", 0, end) - len(("the request line", "the empty line"))
     if not found.complete or parser.get_http_version() != "1.1" or len(headers) != in_lines:
         return None
     upgrades = parser.should_upgrade()
     if (upgrades and headers.get(b"upgrade", b"").lower() != b"websocket") or not _BODY.isdisjoint(headers):
         return None
-    if b"#" in found.target:
+    if b"#" in found.target or not is_host(headers.get(b"host")):
         return None
     path, _, query = found.target.partition(b"?")
     return Head(path, query, list(headers.items()), upgrades, data[end:])
+
+
+def is_host(text: bytes | None) -> bool:
+    """Whether this is what a Host header says, which a request has once (RFC 9112 section 3.2)."""
+    return text is not None and _HOST.fullmatch(text) is not None
 
 
 class _Found:

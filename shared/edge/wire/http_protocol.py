@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from shared.edge.wire.guards import GuardedHttpProtocol
 from shared.edge.wire.handover import EXTENSION, Departed, can_leave, depart
-from shared.edge.wire.handshake import BadHandshake, read_handshake, refusal
+from shared.edge.wire.handshake import BadHandshake, Handshake
 from shared.edge.wire.upgrade import Upgrade
 
 
@@ -40,20 +40,14 @@ class HandOverHttpProtocol(GuardedHttpProtocol):
         self._unset_keepalive_if_required()
         return departed
 
-    def handle_websocket_upgrade(self) -> None:
+    def upgrade(self, handshake: Handshake) -> None:
         """Answer the handshake in our own way, if the connection can leave at all."""
         if not can_leave(self.transport):
-            super().handle_websocket_upgrade()
+            super().upgrade(handshake)
             return
-        try:
-            if self.cycle is not None and not self.cycle.response_complete:
-                raise BadHandshake(HTTPStatus.BAD_REQUEST, "a request before it has not been answered yet")
-            handshake = read_handshake(self.parser.get_method(), self.parser.get_http_version(), self.headers)
-            Upgrade(self, handshake, self.after_head).start()
-        except BadHandshake as error:
-            self.transport.write(refusal(error.status, error.headers, str(error).encode()))
-            self.transport.close()
-            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            raise BadHandshake(HTTPStatus.BAD_REQUEST, "a request before it has not been answered yet")
+        Upgrade(self, handshake, self.after_head).start()
         self.connections.discard(self)
         self.parser = None  # type: ignore[assignment]  # as uvicorn does: they refer to each other
 
