@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -11,9 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.contracts.wire_errors import HTTP_STATUS, problem, problem_headers
 from shared.errors import BadInput, FanfareError
@@ -25,6 +23,7 @@ from shared.runtime.settings import ServiceSettings
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
+Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 
@@ -84,8 +83,7 @@ def build_app(
     )
     app.sockets, app.streams = sockets or {}, {}
     for path, endpoint in (streams or {}).items():
-        answered = ServerErrorMiddleware(ExceptionMiddleware(endpoint, _HANDLERS), _unforeseen)
-        app.streams[path] = RequestLog(answered, service=name, metrics=metrics)
+        app.streams[path] = RequestLog(answering(endpoint), service=name, metrics=metrics)
     if settings.admin_port:
         app.include_router(admin_router(lifecycle, settings.admin_port))
     for router in (*routers, health_router(lifecycle, metrics)):
@@ -95,6 +93,29 @@ def build_app(
     app.add_exception_handler(Exception, _unforeseen)
     app.state.metrics = metrics
     return app
+
+
+def answering(endpoint: ASGIApp) -> ASGIApp:
+    """Return a stream's endpoint whose errors are answered as a route's: what Starlette's two middlewares do."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await endpoint(scope, receive, noted)
+        except Exception as error:  # whatever it is: the handler of the unforeseen logs it
+            if begun:
+                raise  # half an answer is the server's to end
+            handle = next((_HANDLERS[kind] for kind in _HANDLERS if isinstance(error, kind)), _unforeseen)
+            response = await handle(Request(scope), error)
+            await response(scope, receive, send)
+
+    return answered
 
 
 def problem_response(error: FanfareError, extra: Mapping[str, Any] | None = None) -> JSONResponse:
@@ -132,7 +153,7 @@ async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     return problem_response(FanfareError("Something went wrong here; it has been logged."))
 
 
-_HANDLERS: Final[dict[Any, ExceptionHandler]] = {
+_HANDLERS: Final[dict[Any, Handler]] = {
     FanfareError: _fanfare_error,
     RequestValidationError: _validation_error,
     HTTPException: _http_error,

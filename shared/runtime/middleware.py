@@ -7,7 +7,6 @@ import json
 import time
 from functools import cache
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
@@ -75,8 +74,6 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         with tracing.span(scope["type"], _carrier(scope)):
-            structlog.contextvars.clear_contextvars()
-            structlog.contextvars.bind_contextvars(trace_id=tracing.trace_id())
             if scope["type"] == "http":
                 await self._http(scope, receive, send)
             else:

@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger
 
+from shared.telemetry import tracing
+
 SECRET_FIELDS = frozenset(
     {"token", "access_token", "refresh_token", "ticket", "password", "authorization", "cookie", "set-cookie", "secret"}
 )
@@ -21,7 +23,7 @@ _IN_TEXT = re.compile(
 
 
 def get_logger() -> FilteringBoundLogger:
-    """Return a logger; what is bound to the context (trace id, connection) comes with each line."""
+    """Return a logger; the trace id and what is bound to the context come with each line."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
 
@@ -35,6 +37,7 @@ def configure_logs(level: str, *, service: str, instance: str, pretty: bool = Fa
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _who(service, instance),
@@ -77,6 +80,13 @@ def _clean(key: str, value: Any) -> Any:
     if isinstance(value, str):
         return _IN_TEXT.sub(lambda match: (match[1] or match[2] or "") + REDACTED, value)
     return value
+
+
+def _add_trace(_logger: object, _name: str, event: EventDict) -> EventDict:
+    """Add the trace id. Here, since few requests have anything logged, and to bind it to each would cost them all."""
+    if trace_id := tracing.trace_id():
+        event.setdefault("trace_id", trace_id)
+    return event
 
 
 def _who(service: str, instance: str) -> structlog.typing.Processor:
