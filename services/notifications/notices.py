@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import PydanticSerializationError, from_json
 
 from shared.broker.history import read_before
 from shared.broker.port import Broker, Message
@@ -29,14 +29,17 @@ class Notices:
         self._broker, self._line = broker, line
 
     async def publish(self, subject: str, notice: Notification) -> dict[str, Any]:
-        """Store a notification; given an id, a repetition is stored once."""
+        """Store a notification; given an id, a repetition is stored once.
+
+        Raises:
+            BadInput: its data is nothing that could be delivered.
+        """
         notice = notice.model_copy(
             update={"id": notice.id or new_id("n_"), "created_at": notice.created_at or now_ms()}
         )
+        data = _deliverable(notice)
         with span("notifications.publish"):
-            stored = await self._broker.append(
-                subject, notice.to_json(), msg_id=f"{subject}:{notice.id}", headers=trace_headers()
-            )
+            stored = await self._broker.append(subject, data, msg_id=f"{subject}:{notice.id}", headers=trace_headers())
         position = Position(self._line.position.epoch, stored.seq)
         return {"id": notice.id, "seq": stored.seq, "cursor": str(position), "duplicate": stored.duplicate}
 
@@ -78,6 +81,20 @@ def encode_notice(message: Message, epoch: str) -> Event:
         }
     )
     return Event("notification", completed.to_json())
+
+
+def _deliverable(notice: Notification) -> bytes:
+    """Return the wire form, read as every edge will read it: what came as JSON may be too deep, or no Unicode.
+
+    Raises:
+        BadInput: no edge could.
+    """
+    try:
+        data = notice.to_json()
+        Notification.model_validate_json(data)
+    except (PydanticSerializationError, ValidationError):
+        raise BadInput("data is nested too deeply, or holds text that is no Unicode") from None
+    return data
 
 
 def _try_encode(message: Message, epoch: str) -> Event | None:

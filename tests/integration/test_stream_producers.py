@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import httpx
+import pytest
 
 from shared.contracts.ids import new_id
 from tests.support.clients import stream_client
@@ -32,6 +33,23 @@ async def test_a_plain_nats_publish_reaches_a_user_and_a_topic_at_every_edge(edg
             assert mine["id"]
             assert mine["createdAt"]
         assert one.inbox.of_type("notification") == other.inbox.of_type("notification")
+
+
+@pytest.mark.parametrize(
+    "data",
+    ['{"a":' * deep + "1" + "}" * deep for deep in (210, 300, 900)] + ['{"a":"\\ud800"}'],
+    ids=["for edges", "for us", "for Python", "surrogate"],
+)
+async def test_what_no_edge_could_deliver_is_refused_and_not_stored(edges: Edges, data: str) -> None:
+    """It was taken with 201 and became a dead letter, or was answered with 500."""
+    edge, user = await edges.notifications(), new_id("u")
+    body = f'{{"to":{{"user":"{user}"}},"title":"t","data":{data}}}'
+    headers = edge.headers("p", scope="notify:write") | {"content-type": "application/json"}
+    answer = await edge.http.post("/api/notifications", content=body, headers=headers)
+    stored = (await edge.http.get("/api/notifications", headers=edge.headers(user))).json()
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_input")
+    assert stored["notifications"] == []
 
 
 async def test_a_payload_that_is_not_valid_is_dead_lettered_once_and_the_stream_goes_on(
