@@ -124,7 +124,7 @@ class Hub:
         topic = interest.topic
         interest.joining += 1  # a slow client may be replayed to for longer than an idle topic is kept
         try:
-            gap = await self._replayer.replay(topic, listener, after, self._encode)
+            gap = await self._replayer.replay(topic, listener, outlet or listener, after, self._encode)
             topic.listeners[listener] = outlet or listener
         finally:
             interest.joining -= 1

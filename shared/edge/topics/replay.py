@@ -7,18 +7,23 @@ snapshot instead. It never skips in silence.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 
 from shared.broker.port import Broker
 from shared.contracts.cursor import Position
 from shared.edge.continuity.past import CAUGHT_UP_POLL_S, RING_STEP
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.gap import Gap, GapReason
-from shared.edge.delivery.listener import Listener
+from shared.edge.delivery.listener import Listener, Outlet
 from shared.edge.pauses import Pauses
 from shared.edge.topics.recall import Encode, Recall
 from shared.edge.topics.topic import Topic
+from shared.edge.wire.writer import deliver_to_each
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
+
+PORTION_BYTES = 16 * 1024
+"""Of what a client has missed, as much is one write; a client that is slow is asked before each whether it has room."""
 
 
 class Replayer:
@@ -30,7 +35,9 @@ class Replayer:
         self._complete = self._outcomes.labels("complete")
         self._replayed = metrics.counter("replayed_events", "Events delivered from history at a resume")
 
-    async def replay(self, topic: Topic, listener: Listener, after: Position, encode: Encode) -> Gap | None:
+    async def replay(
+        self, topic: Topic, listener: Listener, outlet: Outlet, after: Position, encode: Encode
+    ) -> Gap | None:
         """Deliver everything after `after` up to the topic's cursor; nothing awaits between its end and the return.
 
         So the caller can add the listener to the topic at once, and no message falls in between.
@@ -41,7 +48,7 @@ class Replayer:
         reason = await self._obstacle(topic, after)
         if reason is not None:
             return self._gap(topic, after.seq, reason)
-        return await self._bring_up(topic, listener, after, encode)
+        return await self._bring_up(topic, listener, outlet, after, encode)
 
     async def _obstacle(self, topic: Topic, after: Position) -> GapReason | None:
         """Return why the stream cannot tell what came after a place; None if it can."""
@@ -51,7 +58,9 @@ class Replayer:
             return GapReason.UNKNOWN
         return None
 
-    async def _bring_up(self, topic: Topic, listener: Listener, after: Position, encode: Encode) -> Gap | None:
+    async def _bring_up(
+        self, topic: Topic, listener: Listener, outlet: Outlet, after: Position, encode: Encode
+    ) -> Gap | None:
         """Deliver until what is left fits one step; what comes live meanwhile pushes events out of the ring."""
         reached = after.seq
         while topic.epoch == after.epoch:
@@ -60,28 +69,28 @@ class Replayer:
                 past = await self._recall.since(topic, reached, encode)
                 if isinstance(past, GapReason):
                     return self._gap(topic, reached, past)
-                await self._deliver(listener, past.events)
+                await self._deliver(listener, outlet, past.events)
                 reached = past.end_seq
             elif len(recent) > RING_STEP:
-                await self._deliver(listener, recent[:-RING_STEP])
+                await self._deliver(listener, outlet, recent[:-RING_STEP])
                 reached = recent[-RING_STEP - 1].seq
             else:
-                for event in recent:
-                    self._hand_over(listener, event)
+                for portion in _portions(recent):
+                    self._hand_over(outlet, portion)
                 self._complete.inc()
                 return None
         return self._gap(topic, reached, GapReason.EPOCH)
 
-    async def _deliver(self, listener: Listener, events: list[Event]) -> None:
+    async def _deliver(self, listener: Listener, outlet: Outlet, events: Sequence[Event]) -> None:
         pauses = Pauses()
-        for event in events:
-            self._hand_over(listener, event)
+        for portion in _portions(events):
+            self._hand_over(outlet, portion)
             await listener.writable()
             await pauses.when_due()
 
-    def _hand_over(self, listener: Listener, event: Event) -> None:
-        listener.deliver(event)
-        self._replayed.inc()
+    def _hand_over(self, outlet: Outlet, events: Sequence[Event]) -> None:
+        deliver_to_each((outlet,), events)
+        self._replayed.inc(len(events))
 
     async def _was_given_out(self, topic: Topic, place: Position) -> bool:
         """Whether `place` lies in the stream, ahead of this topic: the client comes from an edge that was faster.
@@ -98,3 +107,17 @@ class Replayer:
     def _gap(self, topic: Topic, start: int, reason: GapReason) -> Gap:
         self._outcomes.labels(reason.value).inc()
         return Gap(topic.subject, topic.epoch, start, topic.seq, reason)
+
+
+def _portions(events: Sequence[Event]) -> Iterator[list[Event]]:
+    """Split `events`, in order, into what is at most PORTION_BYTES together, or a single event."""
+    portion: list[Event] = []
+    portion_bytes = 0
+    for event in events:
+        if portion and portion_bytes + len(event.body) > PORTION_BYTES:
+            yield portion
+            portion, portion_bytes = [], 0
+        portion.append(event)
+        portion_bytes += len(event.body)
+    if portion:
+        yield portion

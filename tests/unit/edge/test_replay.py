@@ -19,7 +19,9 @@ from shared.edge.delivery.event import Event
 from shared.edge.delivery.gap import Gap, GapReason
 from shared.edge.fanout import SLICE
 from shared.edge.topics import hub as hub_module
+from shared.edge.topics import replay as replay_module
 from shared.edge.topics.hub import Hub
+from shared.edge.topics.replay import PORTION_BYTES
 from shared.edge.topics.topic import MAX_RING_EVENTS
 from shared.errors import BadInput
 from shared.telemetry.metrics import Metrics
@@ -146,7 +148,7 @@ async def test_a_resume_lets_the_loop_look_around_however_long_each_message_take
 
     def slow_encode(message: Message, epoch: str) -> Event:
         rounds.work()
-        return encode(message, epoch)
+        return Event(encode(message, epoch).type, b"x" * (PORTION_BYTES // 2 + 1))
 
     def slow_deliver(event: Event) -> None:
         rounds.work()
@@ -160,6 +162,28 @@ async def test_a_resume_lets_the_loop_look_around_however_long_each_message_take
 
     assert rounds.most_in_one <= RING_STEP
     assert client.seqs == 2 * seqs
+
+
+async def test_what_was_missed_is_handed_over_in_portions_and_each_is_one_write(
+    edge: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [10, 10, PORTION_BYTES - 20, 1, PORTION_BYTES + 1, PORTION_BYTES, 5, 5, 5, 5, 5]
+    waiting, portions = iter(sizes), list[list[Event]]()
+
+    def sized(message: Message, epoch: str) -> Event:
+        return Event(encode(message, epoch).type, b"x" * next(waiting))
+
+    monkeypatch.setitem(edge.hub._encoders, subjects.CHAT, sized)  # type: ignore[arg-type]
+    monkeypatch.setattr(replay_module, "deliver_to_each", lambda _outlets, events: portions.append(list(events)))
+    seqs = await edge.store(len(sizes))
+
+    assert await edge.resume(Client(), seqs[0] - 1) is None
+    assert [event.seq for portion in portions for event in portion] == seqs
+    assert [[len(event.body) for event in portion] for portion in portions] == [
+        sizes[:3],
+        *([size] for size in sizes[3:6]),
+        sizes[6:],
+    ]
 
 
 # -- complete ---------------------------------------------------------------------------------------------------------
