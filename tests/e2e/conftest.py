@@ -15,7 +15,7 @@ from tests.support.suite import Suite, running_suite
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    """The suite in a process of its own, on a nats-server of its own: its price feed holds the lease for all it knows."""
+    """The suite in a process and on a nats-server of its own: its price feed holds the lease for all it knows."""
     directory = tmp_path_factory.mktemp("suite")
     async with NatsServer(directory / "nats") as server, running_suite(server.url, directory) as suite:
         yield suite
