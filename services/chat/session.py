@@ -298,7 +298,7 @@ class ChatSession:
         self._wake_after(max(0.0, left_s / 2, left_s - self._parts.settings.expiry_warning_s), self._warn_of_expiry)
 
     def _warn_of_expiry(self) -> None:
-        left_s = self.principal.expires_at_s - now_s()
+        left_s = max(0, self.principal.expires_at_s - now_s())  # it may have come in the leeway behind its end
         self.deliver(make_event("token_expiring", {"inMs": left_s * 1000}))
         self._wake_after(left_s, self._expired)
 

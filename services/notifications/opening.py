@@ -148,6 +148,8 @@ def _carry(session: StreamSession, parts: NotificationsParts, *, named: bool) ->
         out = (PooledNamedStream if named else PooledStream)(parts.pool, departed.fd, parts.limits)
         out.session = session
         parts.pool.adopt(out)
+        if out.fd < 0:
+            return  # and the session is closed
         out.hold(departed.unsent)
         session.open(out)
 

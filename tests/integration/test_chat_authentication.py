@@ -234,6 +234,12 @@ async def test_w2_an_expired_token_ends_the_connection_with_4009_after_a_warning
         assert await refused(client) == ("token_expired", 4009)
 
 
+async def test_a_token_in_the_leeway_behind_its_end_is_told_no_time_before_it_is_ended(pair: Pair) -> None:
+    async with chat_client(pair.a, someone(), ttl_s=-2, iat=now_s() - 60) as client:
+        assert (await client.inbox.next("token_expiring"))["data"]["inMs"] == 0
+        assert await refused(client) == ("token_expired", 4009)
+
+
 async def revoke(pair: Pair, user: str, session: str | None = None) -> None:
     revocation = Revocation(user_id=user, session=session, before=now_ms(), reason="logged out")
     await pair.broker.append(subjects.revoked(user), revocation.to_json(), msg_id=new_id())

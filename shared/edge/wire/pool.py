@@ -75,13 +75,18 @@ class Pool:
             self._epoll.close()
 
     def adopt(self, connection: Pooled) -> None:
-        """Watch `connection.fd` from now on."""
+        """Watch `connection.fd` from now on; one more than the kernel can watch is closed, as if its peer had gone."""
         fd = connection.fd
         if fd >= len(self._connections):
             self._connections.extend([None] * (fd + 64 - len(self._connections)))
         self._connections[fd] = connection
         self._count += 1
-        self._epoll.register(fd, READS)
+        try:
+            self._epoll.register(fd, READS)
+        except OSError as error:  # fs.epoll.max_user_watches, or memory
+            self._failed.inc()
+            self._log.warning("cannot_watch", error=str(error))
+            self.discard(connection)
 
     def watch(self, connection: Pooled, *, reads: bool, writes: bool) -> None:
         """Wait for what a connection can do something with now; a peer that hung up is always noticed."""
