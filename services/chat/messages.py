@@ -39,14 +39,11 @@ class Sent(NamedTuple):
 
     def to_data(self) -> dict[str, Any]:
         """Return the `data` of the `ack` frame, which is also the HTTP answer."""
-        data = {
-            "id": self.id,
-            "room": self.room,
-            "seq": self.position.seq,
-            "cursor": str(self.position),
-            "duplicate": self.duplicate,
-        }
-        return data | ({"clientId": self.client_id} if self.client_id else {})
+        data: dict[str, Any] = {"id": self.id, "room": self.room, "seq": self.position.seq}
+        data |= {"cursor": str(self.position), "duplicate": self.duplicate}
+        if self.client_id:
+            data["clientId"] = self.client_id
+        return data
 
 
 class Messages:

@@ -75,7 +75,8 @@ class Rooms:
         Raises:
             Forbidden: the room is private and the user no member.
         """
-        record = await self._record(require_id(room, "room"))
+        cached = self._cached(room)
+        record = cached.record if cached is not None else await self._fresh(require_id(room, "room"))
         if record is not None and not record.admits(user.user_id):
             raise Forbidden(f"the room {room} is private", room=room)
 
@@ -138,10 +139,12 @@ class Rooms:
 
     # -- private ------------------------------------------------------------------------------------------------------
 
-    async def _record(self, room: str) -> RoomRecord | None:
+    def _cached(self, room: str) -> _Cached | None:
+        """Return what is known of a room, if it is fresh."""
         cached = self._cache.get(room)
-        if cached is not None and self._clock() - cached.read_at_s < CACHE_S:
-            return cached.record
+        return cached if cached is not None and self._clock() - cached.read_at_s < CACHE_S else None
+
+    async def _fresh(self, room: str) -> RoomRecord | None:
         if (reading := self._reading.get(room)) is None:  # one read for all who come to a room at once
             reading = self._reading[room] = self._tasks.spawn(self._read(room), f"room {room}")
             reading.add_done_callback(lambda _done: self._reading.pop(room, None))
@@ -161,7 +164,7 @@ class Rooms:
         private = [room for room, cached in self._cache.items() if cached.record and cached.record.private]
         self._cache.clear()
         for room in private:
-            await self._record(room)
+            await self._fresh(room)
 
     def _changed(self, message: Message) -> None:
         room = subjects.tokens_after(message.subject, 3)[0]

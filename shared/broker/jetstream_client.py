@@ -32,6 +32,9 @@ from nats.protocol import command
 
 from shared.broker.jetstream_parser import BurstParser, Receiver
 
+MAX_PENDING_BYTES = 4 << 20
+"""Written but not yet taken by the socket; what comes on top is dropped (`publish`) or refused (all else)."""
+
 _PING = b"PING\r\n"
 
 
@@ -71,8 +74,13 @@ class ThinClient(Client):
             await self._send_command(command.unsub_cmd(sid, 0))
             await self._kick()
 
-    def post(self, subject: str, reply: str, headers: bytes, data: bytes) -> None:
-        """Send one message; subject, size and headers (encoded, or empty) are as the server allows them."""
+    def post(self, subject: str, reply: str, headers: bytes, data: bytes) -> bool:
+        """Send one message, and say whether it was: False if the link is down or does not take more.
+
+        Subject, size and headers (encoded, or empty) are as the server allows them.
+        """
+        if not self.is_connected or self._pending_data_size > MAX_PENDING_BYTES:
+            return False
         if headers:
             size = f"{len(headers)} {len(headers) + len(data)}"
             message = b"HPUB %b\r\n%b%b\r\n" % (f"{subject} {reply} {size}".encode(), headers, data)
@@ -82,6 +90,7 @@ class ThinClient(Client):
         self._pending_data_size += len(message)
         if self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        return True
 
     async def barrier(self, timeout_s: float) -> bool:
         """Say whether the server has processed all that was sent until now; False if it does not say so in time."""

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from nats import errors as nats_errors
 
-from shared.broker.jetstream_client import ThinClient
+from shared.broker.jetstream_client import MAX_PENDING_BYTES, ThinClient
 from shared.broker.jetstream_inbox import Inbox, IsLast, NotSent, Reply
 from shared.broker.jetstream_parser import Receiver
 from shared.broker.jetstream_wire import encode_headers
@@ -25,9 +25,6 @@ from shared.broker.metrics import BrokerEvent, BrokerMetrics
 from shared.contracts.ids import require_id
 from shared.errors import BadInput, TooLarge, Unavailable
 from shared.telemetry.logs import get_logger
-
-MAX_PENDING_BYTES = 4 << 20
-"""Written but not yet taken by the socket; what comes on top is dropped (`publish`) or refused (all else)."""
 
 MAX_SUBJECT_CHARS = 512
 """Far below the server's limit on a control line (4,096), which closes the link for good when it is exceeded."""
@@ -86,8 +83,9 @@ class Link:
             BadInput: the subject is not one that can be published to, or a header has no valid name.
             TooLarge: the server would close the link over it.
         """
-        if self._client.pending_data_size > MAX_PENDING_BYTES:
-            await asyncio.sleep(0)  # the flusher's turn: a burst is no reason to drop, a socket that takes nothing is
+        if self._post(subject, data, headers, reply):
+            return True
+        await asyncio.sleep(0)  # the flusher's turn: a burst is no reason to drop, a socket that takes nothing is
         return self._post(subject, data, headers, reply)
 
     async def watch(self, pattern: str, receive: Receiver) -> int:
@@ -144,9 +142,10 @@ class Link:
         """
         expected = self._inbox.expect(last, timeout_s)
         try:
-            if self._client.pending_data_size > MAX_PENDING_BYTES:
-                await asyncio.sleep(0)  # as in `send`, which is not awaited here: each stored message comes this way
-            if not self._post(subject, data, headers, self._inbox.address(expected)):
+            reply = self._inbox.address(expected)
+            # Each stored message comes this way, and is nearly always taken at once: `send` is for one that is not.
+            sent = self._post(subject, data, headers, reply) or await self.send(subject, data, headers, reply=reply)
+            if not sent:
                 raise NotSent
             return await expected.all
         finally:
@@ -231,14 +230,10 @@ class Link:
     def _post(self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: str) -> bool:
         """Write a message, if the link is up and takes more; errors as `send`."""
         _require(_SUBJECT, subject)
-        client = self._client
-        if not client.is_connected or client.pending_data_size > MAX_PENDING_BYTES:
-            return False
         block = encode_headers(headers) if headers else b""
-        if len(data) + len(block) > client.max_payload:
-            raise TooLarge("message", client.max_payload)
-        client.post(subject, reply, block, data)
-        return True
+        if len(data) + len(block) > self._client.max_payload:
+            raise TooLarge("message", self._client.max_payload)
+        return self._client.post(subject, reply, block, data)
 
     async def _confirm(self) -> None:
         """Return when the server has processed all that was sent, if need be after the link is back."""

@@ -78,8 +78,8 @@ class JetStreamLog:
             if last_error is not None:
                 self._link.metrics.count(BrokerEvent.RETRIED)
             try:
-                ack = await self._acked(subject, data, headers, min(left_s, ANSWER_TIMEOUT_S))
-                return Appended(int(ack["seq"]), bool(ack.get("duplicate", False)))
+                timeout_s = min(left_s, ANSWER_TIMEOUT_S)
+                return _appended(await self._link.ask_many(subject, data, headers, timeout_s=timeout_s), subject)
             except Unavailable as error:
                 # An answer that was lost stays the news: what came after it cannot undo a message that was stored.
                 last_error = last_error if isinstance(last_error, OutcomeUnknown) else error
@@ -88,8 +88,8 @@ class JetStreamLog:
 
     async def add(self, subject: str, by: int) -> int:
         """Add to a counter, once: an addition has no id, so it is not repeated. Raises as `store` does."""
-        ack = await self._acked(subject, b"", {wire.INCREMENT: f"{by:+d}"}, ANSWER_TIMEOUT_S)
-        return int(ack["val"])
+        reply = await self._link.ask(subject, b"", {wire.INCREMENT: f"{by:+d}"})
+        return int(_require(from_json(reply.data), subject)["val"])
 
     # -- read from the leader -------------------------------------------------------------------------------------
 
@@ -197,10 +197,6 @@ class JetStreamLog:
         except NoResponders:
             raise Unavailable(f"stream {stream} does not answer direct reads") from None
 
-    async def _acked(self, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
-        reply, *_ = await self._link.ask_many(subject, data, headers, timeout_s=timeout_s)
-        return _require(from_json(reply.data), subject)
-
     async def _api(self, call: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         reply = await self._link.ask(f"{_API}.{call}", _encode(request) if request else b"")
         answer: dict[str, Any] = json.loads(reply.data)
@@ -240,6 +236,11 @@ def refusal(error: Mapping[str, Any], what: str) -> FanfareError:
 
 
 # -- private ----------------------------------------------------------------------------------------------------------
+
+
+def _appended(replies: Sequence[Reply], subject: str) -> Appended:
+    answer = _require(from_json(replies[0].data), subject)
+    return Appended(answer["seq"], answer.get("duplicate", False))
 
 
 def _require(answer: dict[str, Any], what: str) -> dict[str, Any]:

@@ -81,12 +81,11 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     Raises:
         BadInput: a name is not one.
     """
-    lines = ["NATS/1.0"]
+    block = "NATS/1.0\r\n"
     for name, value in headers.items():
-        if "\r" in value or "\n" in value:
-            value = value.translate(_LINE_BREAKS)  # noqa: PLW2901  # the same value, made harmless
-        lines.append(f"{_require_name(name)}: {value.strip()}")
-    return "\r\n".join((*lines, "\r\n")).encode()
+        harmless = value if value.isprintable() else value.translate(_LINE_BREAKS)
+        block += f"{_require_name(name)}: {harmless.strip()}\r\n"
+    return (block + "\r\n").encode()
 
 
 def parse_headers(raw: bytes) -> dict[str, str]:

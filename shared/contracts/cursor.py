@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.errors import BadInput
 
@@ -22,8 +22,7 @@ _POSITION = re.compile(rf"({_EPOCH}):({_SEQ})")
 MAX_CURSOR_CHARS = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """One reader's place on one subject."""
 
     epoch: str

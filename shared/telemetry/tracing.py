@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from opentelemetry import trace
-from opentelemetry.context import attach, detach
+from opentelemetry.context import attach, detach, get_current
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
@@ -46,9 +46,9 @@ def trace_headers() -> dict[str, str]:
     microseconds instead of sixty.
     """
     headers: dict[str, str] = {}
-    if trace.get_current_span().get_span_context().is_valid:
+    if get_current():  # nothing is in it there, which is seen sooner than that no span is
         TraceContextTextMapPropagator().inject(headers)
-    else:
+    if not headers:
         ids = f"{random.getrandbits(192):048x}"
         headers["traceparent"] = f"00-{ids[:32]}-{ids[32:]}-00"
     return headers

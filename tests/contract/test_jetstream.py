@@ -14,8 +14,8 @@ from nats.aio.client import Client
 
 from shared.broker import jetstream_wire as wire
 from shared.broker.jetstream import JetStreamBroker
+from shared.broker.jetstream_client import MAX_PENDING_BYTES
 from shared.broker.jetstream_inbox import Reply
-from shared.broker.jetstream_link import MAX_PENDING_BYTES
 from shared.broker.jetstream_log import PAGE_SUBJECT_BYTES, PAGE_SUBJECTS, _pages, _unbroken
 from shared.broker.metrics import BrokerEvent, BrokerMetrics
 from shared.contracts import subjects

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -24,17 +24,6 @@ class Overflow(Enum):
     DROP = "drop"
 
 
-class _made_once:  # noqa: N801  # used as `property` is
-    """`functools.cached_property` without the lock that it takes before Python 3.12."""
-
-    def __init__(self, make: Callable[[Event], bytes]) -> None:
-        self._make, self._name = make, make.__name__
-
-    def __get__(self, event: Event, _owner: type[Event]) -> bytes:
-        made = event.__dict__[self._name] = self._make(event)
-        return made
-
-
 class Event:
     """One message on its way to clients.
 
@@ -48,8 +37,8 @@ class Event:
     """
 
     __slots__ = (
-        "__dict__",
         "_chunk",
+        "_frame",
         "_frame_id",
         "_named_chunk",
         "_sse",
@@ -78,6 +67,7 @@ class Event:
         self.cursor = ""
         self.retry_ms = 0
         self._frame_id = b""
+        self._frame: bytes | None = None
         self._chunk: bytes | None = None
         self._named_chunk: bytes | None = None
         self._sse: bytes | None = None
@@ -92,10 +82,12 @@ class Event:
         """The text of a WebSocket frame: `{"type":…,"data":{…}}`."""
         return b'{"type":"%b",%b"data":%b}' % (self.type.encode(), self._frame_id, self.body)
 
-    @_made_once
+    @property
     def ws_frame(self) -> bytes:
-        """The whole WebSocket frame, made once; each delivery reads it, so it is a plain attribute from then on."""
-        return frame(TEXT, self.frame_text)
+        """The whole WebSocket frame, made once for all."""
+        if self._frame is None:
+            self._frame = frame(TEXT, self.frame_text)
+        return self._frame
 
     @property
     def sse_chunk(self) -> bytes:
