@@ -38,25 +38,32 @@ async def main(settings: SuiteSettings) -> int:
     listener = listen(settings)
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with AsyncExitStack() as stack:
-        nats_url = settings.nats_url or await _start_nats(settings, stack)
+        nats_url, nodes = await _start_nats(settings, stack)
         await provision(nats_url, replicas=settings.nats_nodes)
         settings.fanfare_data.mkdir(parents=True, exist_ok=True)
         database_url = settings.database_url or f"sqlite+aiosqlite:///{settings.fanfare_data / 'auth.db'}"
         app = create_suite(settings, lifecycle, nats_url=nats_url, database_url=database_url, base_url=base_url)
         server = make_server(app, settings, lifecycle, on_listening=settle)
         async with asyncio.TaskGroup() as group:
-            welcome = group.create_task(_welcome(server, lifecycle, settings, database_url, base_url, nats_url))
+            beside = [group.create_task(_welcome(server, lifecycle, settings, database_url, base_url, nats_url))]
+            beside += [group.create_task(node.keep()) for node in nodes]
             await server.serve(sockets=[listener])
-            welcome.cancel()
+            for task in beside:
+                task.cancel()
     return 1 if lifecycle.failure or not server.started else 0
 
 
-async def _start_nats(settings: SuiteSettings, stack: AsyncExitStack) -> str:
+async def _start_nats(settings: SuiteSettings, stack: AsyncExitStack) -> tuple[str, list[EmbeddedNats]]:
+    """Return where NATS is, and the servers that are ours to keep running."""
+    if settings.nats_url:
+        return settings.nats_url, []
     data: Path = settings.fanfare_data
     if settings.nats_nodes == 1:
-        return (await stack.enter_async_context(EmbeddedNats(data / "nats", settings.nats_port))).url
+        node = await stack.enter_async_context(EmbeddedNats(data / "nats", settings.nats_port))
+        return node.url, [node]
     cluster = EmbeddedCluster(data / "nats-cluster", settings.nats_nodes, EmbeddedNats, first_port=settings.nats_port)
-    return (await stack.enter_async_context(cluster)).url
+    await stack.enter_async_context(cluster)
+    return cluster.url, list(cluster.nodes.values())
 
 
 async def _welcome(

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from shared.errors import Unavailable
+from shared.telemetry.logs import get_logger
 
 READY_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 10.0
+RESTART_S = 1.0
 _POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
 
@@ -112,6 +114,16 @@ class EmbeddedNats:
     async def ended(self) -> int:
         """Return the exit status when it has ended, whoever ended it."""
         return await self._process.wait() if self._process is not None else 0
+
+    async def keep(self) -> None:
+        """Start it again, with its port and its data, whenever it has ended. Never returns; cancel it before `stop`."""
+        while True:
+            get_logger().error("nats_server_ended", server=self.name, status=await self.ended(), log=str(self.log_file))
+            await asyncio.sleep(RESTART_S)
+            try:
+                await self.start()
+            except Unavailable as error:
+                get_logger().error("nats_server_does_not_start", server=self.name, error=error.message)
 
     @property
     def pid(self) -> int:

@@ -64,12 +64,17 @@ async def running(tmp_path: Path, **environment: str) -> AsyncIterator[Running]:
         told = re.search(r"nats pub -s (\S+) notify\.user\.(\S+) ", said)
         assert found is not None, said
         assert told is not None, said
-        (ports,) = (tmp_path / "data" / "nats").glob("*.ports")
-        yield Running(process, *(found[1], told[1]), found[2], found[3], told[2], int(ports.stem.rpartition("_")[2]))
+        (nats_pid,) = nats_pids(tmp_path)
+        yield Running(process, *(found[1], told[1]), found[2], found[3], told[2], nats_pid)
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+def nats_pids(tmp_path: Path) -> list[int]:
+    """Return the processes whose NATS servers listen, as their ports files are named."""
+    return [int(ports.stem.rpartition("_")[2]) for ports in (tmp_path / "data" / "nats").glob("*.ports")]
 
 
 async def test_the_suite_runs_on_a_cluster_of_its_own_and_lives_through_the_loss_of_any_node(tmp_path: Path) -> None:
@@ -113,6 +118,26 @@ async def test_the_suite_starts_alone_does_what_it_says_and_leaves_nothing_behin
         assert time.monotonic() - began < MAX_STOP_S
         assert complaints == b""
         assert not Path(f"/proc/{suite.nats_pid}").exists()
+
+
+async def test_the_suite_starts_its_nats_server_again_when_that_has_crashed(tmp_path: Path) -> None:
+    async with running(tmp_path) as suite, httpx.AsyncClient(base_url=suite.url) as http:
+        login = await http.post("/api/auth/login", json={"username": suite.user, "password": suite.password})
+        headers = {"authorization": f"Bearer {login.json()['access_token']}"}
+        os.kill(suite.nats_pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while nats_pids(tmp_path) in ([], [suite.nats_pid]):
+                await asyncio.sleep(0.02)
+        await until_ready(http)
+
+        await chats(suite, headers)
+        await sees_prices_and_notifications(suite, http, headers)
+        suite.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(MAX_STOP_S):
+            _, complaints = await suite.process.communicate()
+
+    assert suite.process.returncode == 0
+    assert b"nats_server_ended" in complaints
 
 
 async def chats(suite: Running, headers: dict[str, str]) -> None:
