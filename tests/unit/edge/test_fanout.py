@@ -77,35 +77,53 @@ async def until_idle(readers: list[Reader], last: int) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_small_audience_has_it_at_once() -> None:
+async def test_a_small_audience_has_it_when_the_loop_comes_round() -> None:
     topic, readers = audience(SLICE)
     FanOut().send(topic, event(1), topic.listeners)
+    before = [list(reader.got) for reader in readers]
+    await asyncio.sleep(0)
 
+    assert before == [[]] * SLICE
     assert all(reader.got == [1] for reader in readers)
 
 
 @pytest.mark.usefixtures("written")
-async def test_of_several_for_a_small_audience_the_first_is_there_at_once_and_the_others_together() -> None:
+async def test_what_comes_together_for_a_small_audience_is_one_write_and_other_lanes_wait_for_none_of_it() -> None:
     (topic, readers), (other, others) = audience(SLICE), audience(1)
     fan_out = FanOut()
     for seq in (1, 2, 3):
         fan_out.send(topic, event(seq), topic.listeners)
     fan_out.send(other, event(1), other.listeners)
-    at_once = [list(reader.got) for reader in (*readers, *others)]
     await asyncio.sleep(0)
     fan_out.send(topic, event(4), topic.listeners)
+    await asyncio.sleep(0)
 
-    assert at_once == [[1]] * (SLICE + 1)
-    assert all(reader.writes == [[1], [2, 3], [4]] for reader in readers)
+    assert all(reader.writes == [[1, 2, 3], [4]] for reader in readers)
+    assert others[0].writes == [[1]]
 
 
-async def test_what_one_lane_brings_to_different_people_waits_for_nothing() -> None:
+@pytest.mark.usefixtures("written")
+async def test_what_one_lane_brings_to_different_people_is_there_in_the_same_round() -> None:
     topic, readers = audience(3)
     fan_out = FanOut()
     for seq, reader in enumerate(readers):
         fan_out.send(topic, event(seq, subject=f"user.{seq}"), [reader])
+    fan_out.send(topic, event(3, subject="all"), readers)
+    await asyncio.sleep(0)
 
-    assert [reader.got for reader in readers] == [[0], [1], [2]]
+    assert [reader.writes for reader in readers] == [[[0], [3]], [[1], [3]], [[2], [3]]]
+
+
+async def test_who_left_before_the_loop_came_round_gets_nothing_and_finishing_waits_for_nothing() -> None:
+    topic, readers = audience(3)
+    fan_out = FanOut()
+    fan_out.send(topic, event(1), topic.listeners)
+    fan_out.forget(topic, readers[0])
+    fan_out.finish(topic)
+    finished = [list(reader.got) for reader in readers]
+    await asyncio.sleep(0)
+
+    assert finished == [reader.got for reader in readers] == [[], [1], [1]]
 
 
 async def test_a_large_audience_gets_everything_in_order_and_the_loop_runs_when_a_turn_is_over() -> None:
