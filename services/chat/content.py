@@ -23,14 +23,19 @@ def clean(content: str) -> str:
     Raises:
         BadInput: nothing is left, or it is too long.
     """
-    # Most text is printable, so it has none of them, and much is ASCII, so it is in NFC: seen in a tenth of the time.
-    visible = content if content.isprintable() else _UNWANTED.sub("", content)
-    text = (visible if visible.isascii() else unicodedata.normalize("NFC", _without_towers(visible))).strip()
+    text = visible(content)
     if not text:
         raise BadInput("content is empty")
     if len(text) > MAX_CONTENT_CHARS:
         raise BadInput(f"content exceeds the limit of {MAX_CONTENT_CHARS} characters")
     return text
+
+
+def visible(content: str) -> str:
+    """Return what a reader may see of `content`, in NFC; it may be nothing."""
+    # Most text is printable, so it has none of them, and much is ASCII, so it is in NFC: seen in a tenth of the time.
+    text = content if content.isprintable() else _UNWANTED.sub("", content)
+    return (text if text.isascii() else unicodedata.normalize("NFC", _without_towers(text))).strip()
 
 
 def _without_towers(text: str) -> str:

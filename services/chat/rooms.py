@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from services.chat.content import visible
 from shared.auth.principal import Principal
 from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s, now_ms
@@ -21,6 +22,7 @@ from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
 
 MAX_MEMBERS = 500
+MAX_TITLE_CHARS = 128
 MAX_CACHED_ROOMS = 20_000
 MAX_LISTED_ROOMS = 1_000
 CACHE_S = 30.0
@@ -34,7 +36,7 @@ class RoomRecord(Payload):
     """A room that somebody made; a room without a record is open and has no owner."""
 
     room: Id
-    title: Annotated[str, Field(max_length=128)] = ""
+    title: Annotated[str, Field(max_length=MAX_TITLE_CHARS)] = ""
     private: bool = False
     owner: Id
     members: Annotated[tuple[Id, ...], Field(max_length=MAX_MEMBERS)] = ()
@@ -83,13 +85,14 @@ class Rooms:
     async def create(
         self, user: Principal, room: str, *, title: str, private: bool, members: Sequence[str]
     ) -> RoomRecord:
-        """Make a room.
+        """Make a room, whose title is one line of what a reader may see.
 
         Raises:
             Conflict: the room has been made already.
         """
+        shown = " ".join(visible(title).split())[:MAX_TITLE_CHARS]
         record = RoomRecord(
-            room=room, title=title, private=private, owner=user.user_id, members=tuple(members), created_at=now_ms()
+            room=room, title=shown, private=private, owner=user.user_id, members=tuple(members), created_at=now_ms()
         )
         await self._broker.put(subjects.ROOMS, room, value=record.to_json(), expect=0)
         self._keep(room, record)

@@ -96,7 +96,8 @@ class RequestLog:
         if scope["path"] not in QUIET_PATHS:
             # Bound once: to find its settings anew costs a logger more than to find that it has nothing to write.
             self._log = self._log or get_logger().bind()
-            self._log.info("request", method=method, path=scope["path"], status=status, ms=round(seconds * 1000, 2))
+            path = scope["raw_path"].decode("latin-1")  # as it was sent: no control character in it reaches a terminal
+            self._log.info("request", method=method, path=path, status=status, ms=round(seconds * 1000, 2))
 
 
 async def send_problem(send: Send, error: FanfareError) -> None:

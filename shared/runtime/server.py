@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -219,7 +220,13 @@ def settle() -> None:
 def observe(name: str, settings: ServiceSettings) -> None:
     """Start logs and traces of this process; once, from main."""
     configure_logs(settings.log_level, service=name, instance=settings.instance, pretty=settings.log_format == "pretty")
+    logging.getLogger("uvicorn.error").addFilter(_is_no_clients_fault)
     configure_tracing(name, settings.instance)
+
+
+def _is_no_clients_fault(record: logging.LogRecord) -> bool:
+    """Whether to log what uvicorn says: it warns of each request that nobody can read; these are counted instead."""
+    return record.levelno != logging.WARNING
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

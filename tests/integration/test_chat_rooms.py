@@ -43,6 +43,16 @@ async def error(client: ChatClient, given_id: str) -> str:
 # -- open rooms -------------------------------------------------------------------------------------------------------
 
 
+async def test_a_title_is_one_line_without_what_deceives_a_reader(pair: Pair) -> None:
+    room = somewhere()
+    body = {"room": room, "title": "exe\u202e.gpj\x00\n\x1b[31m  " + "\ufb2c" * 100}
+    answer = await pair.a.http.post("/api/chat/rooms", json=body, headers=pair.a.headers("owner"))
+
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["title"].startswith("exe.gpj [31m \u05e9")
+    assert len(answer.json()["title"]) == 128
+
+
 async def test_w8_a_client_follows_what_it_joins_and_not_what_it_leaves(pair: Pair) -> None:
     room, bob_id = somewhere(), someone()
     async with chat_client(pair.a, someone()) as alice, chat_client(pair.b, bob_id, rooms=[room]) as bob:

@@ -199,6 +199,23 @@ async def test_a_handshake_that_is_none_is_refused_and_counted(edges: Edges) -> 
     raw.close()
 
 
+async def test_what_is_no_request_is_refused_and_counted_and_not_logged(edges: Edges) -> None:
+    """Each was a warning in the log, which anybody could fill the disk with."""
+    edge = await edges.process("chat")
+    for noise in (
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ):
+        raw = await RawSocket.connect(edge)
+        await raw.send(noise)
+        await raw.until(HEAD_END)
+        raw.close()
+    metrics = (await edge.http.get("/metrics")).text
+
+    assert 'fanfare_connections_refused_total{reason="bad_request"} 1.0' in metrics
+    assert '"level": "warning"' not in edge.log.read_text()
+
+
 async def test_a_failure_of_the_app_is_answered_and_closed(edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
     edge = await edges.notifications()
 

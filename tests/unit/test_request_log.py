@@ -30,10 +30,10 @@ def _logs() -> Iterator[None]:
     root.setLevel(level)
 
 
-async def get(app: object, **headers: str) -> int:
+async def get(app: object, path: str = "/", **headers: str) -> int:
     transport = ASGITransport(RequestLog(app, service="x", metrics=Metrics()), raise_app_exceptions=False)  # type: ignore[arg-type]
     async with AsyncClient(transport=transport, base_url="http://x") as client:
-        return (await client.get("/", headers=headers)).status_code
+        return (await client.get(path, headers=headers)).status_code
 
 
 async def empty(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -50,6 +50,17 @@ async def test_a_line_names_the_trace_that_the_request_came_in(caplog: pytest.Lo
     assert given == TRACE
     assert len(made) == len(TRACE)
     assert made != TRACE
+
+
+@pytest.mark.usefixtures("_logs")
+async def test_a_line_names_the_path_as_it_was_sent_so_that_nothing_in_it_reaches_a_terminal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await get(empty, "/%1b%5B31m%0aforged")
+    (path,) = [record.msg["path"] for record in caplog.records if isinstance(record.msg, dict)]
+
+    assert path.isprintable()
+    assert path.lower() == "/%1b%5b31m%0aforged"
 
 
 @pytest.mark.parametrize(("error", "status"), [(Unavailable("not now"), 503), (ZeroDivisionError(), 500)])

@@ -132,6 +132,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._reading_head and self._head_bytes > self.max_header_bytes:
             self.refuse(REFUSED_431, "head_too_large")
         else:
+            self.count_refused("bad_request")
             super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
