@@ -11,6 +11,9 @@ MAX_DISPLAY_CHARS = 64
 MAX_MARKS = 2
 _IN_USERNAME = frozenset("LNM")
 _PUNCTUATION = frozenset("_-.")
+_ALIKE = ("LATIN ", "CYRILLIC ", "GREEK ")
+"""Alphabets whose letters look the same; a name of several of them is made to look like another (UTS 39 section 5)."""
+
 _NEVER_SHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Controls, formats (bidi overrides, zero-width), surrogates, private, unassigned, line and paragraph separators."""
 
@@ -26,6 +29,8 @@ def username(text: str) -> str:
         raise BadInput(f"a username has 1 to {MAX_USERNAME_CHARS} letters, digits or any of _-.")
     if unicodedata.category(name[0])[0] == "M":
         raise BadInput("a username does not begin with a mark")
+    if sum(any(unicodedata.name(char, "").startswith(alphabet) for char in name) for alphabet in _ALIKE) > 1:
+        raise BadInput("a username is of one alphabet")
     return name
 
 

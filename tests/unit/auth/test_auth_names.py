@@ -25,6 +25,17 @@ def test_names_that_hide_or_break_something_are_refused(name: str) -> None:
         username(name)
 
 
+@pytest.mark.parametrize("name", ["\u0430lice", "\u0391nn", "ann-\u0455"])
+def test_names_of_alphabets_that_look_alike_are_not_mixed(name: str) -> None:
+    with pytest.raises(BadInput, match="one alphabet"):
+        username(name)
+
+
+@pytest.mark.parametrize("name", ["山田_Taro", "Ольга-2", "Ωμέγα", "ann_नमस्ते"])
+def test_names_of_alphabets_that_do_not_may_be(name: str) -> None:
+    assert username(name) == name
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [("Ann", "aNN"), ("ann", "\uff41\uff4e\uff4e"), ("STRASSE", "straße"), ("ﬁn", "FIN")]
 )
