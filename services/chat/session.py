@@ -186,7 +186,8 @@ class ChatSession:
         if self._parts.throttle is not None:
             await self._parts.throttle.admit(self.principal.user_id)
         sent = await self._parts.messages.send(self.principal, room, content, client_id)
-        self.deliver(_frame("ack", sent.to_data(), given_id))
+        ack = _frame("ack", sent.to_data(), given_id)
+        self._parts.hub.answer(subjects.chat_message(room), self._connection, ack)
 
     async def _show_typing(self, room: str, *, is_typing: bool) -> None:
         if room in self.rooms:

@@ -93,12 +93,34 @@ class _Lane:
             round_.left.add(outlet)
 
 
+class _Alone:
+    """An event that no other of its subject waits with, for no more than a slice; and what some are told beside it."""
+
+    __slots__ = ("answers", "audience", "event")
+
+    def __init__(self, event: Event, audience: list[Outlet]) -> None:
+        self.event, self.audience = event, audience
+        self.answers: list[tuple[Outlet, Event]] | None = None
+
+    def deliver(self) -> None:
+        """Hand it to all; an answer goes in the same write, or else by itself."""
+        for outlet, answer in self.answers or ():
+            if outlet in self.audience:
+                self.audience.remove(outlet)
+                deliver_to_each((outlet,), (self.event, answer))
+            else:
+                outlet.deliver(answer)
+        deliver_to_each(self.audience, (self.event,))
+
+
 class FanOut:
     """Hands events over, in order for each lane: a topic, or a line with all its subjects.
 
-    Nothing is written before the loop comes round, so that what the broker brings together is first made events of and
-    then written, all of it. A write walks through the kernel, and what runs after it finds the processor's caches full
-    of that: written one by one as they came, messages to ten members each cost a twentieth more.
+    Nothing is written before the loop has come round twice, so that what the broker brings together is first made
+    events of, and then written, all of it. A write walks through the kernel, and what runs after it finds the
+    processor's caches full of that: written one by one as they came, messages to ten members each cost a twentieth
+    more. And the broker's word that a message is stored has been heard by then, so that its sender gets answer and copy
+    in one write.
 
     An event for no more than a slice then goes out first, in one go. A larger audience, or another event of the same
     subject before that, makes the lane busy, until all have what has come meanwhile. The busy lanes take turns, slice
@@ -108,7 +130,7 @@ class FanOut:
 
     def __init__(self, clock: Clock = monotonic_s) -> None:
         self._clock = clock
-        self._alone: dict[Hashable, list[tuple[Event, list[Outlet]]]] = {}
+        self._alone: dict[Hashable, list[_Alone]] = {}
         self._busy: dict[Hashable, _Lane] = {}
         self._scheduled = False
 
@@ -126,18 +148,31 @@ class FanOut:
         while busy.events > MAX_QUEUED_EVENTS:
             busy.reach_more()
 
+    def answer(self, lane: Hashable, outlet: Outlet, answer: Event) -> None:
+        """Hand `answer` to one outlet, in one write with what it is about to get from a lane, or else at once.
+
+        It may be overtaken by what the outlet is told beside the fan-out; it is not forgotten with the lane.
+        """
+        alone = self._alone.get(lane)
+        if alone is None:
+            outlet.deliver(answer)
+        elif alone[-1].answers is None:
+            alone[-1].answers = [(outlet, answer)]
+        else:
+            alone[-1].answers.append((outlet, answer))
+
     def forget(self, lane: Hashable, outlet: Outlet) -> None:
         """Hand nothing more of what is queued to one that has left: if it comes back, a replay gives it that."""
-        for _, audience in self._alone.get(lane, ()):
-            if outlet in audience:
-                audience.remove(outlet)
+        for alone in self._alone.get(lane, ()):
+            if outlet in alone.audience:
+                alone.audience.remove(outlet)
         if (busy := self._busy.get(lane)) is not None:
             busy.forget(outlet)
 
     def finish(self, lane: Hashable) -> None:
         """Hand over all that is queued, now."""
-        for event, audience in self._alone.pop(lane, ()):
-            deliver_to_each(audience, (event,))
+        for alone in self._alone.pop(lane, ()):
+            alone.deliver()
         busy = self._busy.get(lane)
         while busy is not None and busy.events:
             busy.reach_more()
@@ -146,21 +181,25 @@ class FanOut:
         """Take an event; False if the one before it in its lane waits still, and is of the same subject."""
         alone = self._alone.get(lane)
         if alone is None:
-            self._alone[lane] = [(event, audience)]
-        elif alone[-1][0].subject == event.subject:
+            self._alone[lane] = [_Alone(event, audience)]
+        elif alone[-1].event.subject == event.subject:
             return False
         else:
-            alone.append((event, audience))
+            alone.append(_Alone(event, audience))
         return True
 
     def _make_busy(self, lane: Hashable) -> _Lane:
         busy = self._busy[lane] = _Lane()
-        for event, audience in self._alone.pop(lane, ()):
-            busy.add(event, audience)
+        for alone in self._alone.pop(lane, ()):
+            busy.add(alone.event, alone.audience)
+            for outlet, answer in alone.answers or ():
+                outlet.deliver(answer)
         return busy
 
     def _schedule(self) -> None:
-        asyncio.get_running_loop().call_soon(self._take_turns)
+        """Have the turns begin behind all that what is being read wakes: senders that wait for the broker's word."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._take_turns)
         self._scheduled = True
 
     def _take_turns(self) -> None:
@@ -169,10 +208,10 @@ class FanOut:
         What came alone is no more than the loop has read since it was here.
         """
         end_s = self._clock() + TURN_S
-        all_alone, self._alone = self._alone, {}
-        for alone in all_alone.values():
-            for event, audience in alone:
-                deliver_to_each(audience, (event,))
+        waiting, self._alone = self._alone, {}
+        for of_one_lane in waiting.values():
+            for alone in of_one_lane:
+                alone.deliver()
         while self._busy:
             lane, busy = next(iter(self._busy.items()))
             if busy.events:
@@ -182,6 +221,6 @@ class FanOut:
                 self._busy[lane] = busy  # behind the others
             if self._clock() >= end_s:
                 break
-        self._scheduled = False
-        if self._alone or self._busy:
-            self._schedule()
+        self._scheduled = bool(self._alone or self._busy)
+        if self._scheduled:
+            asyncio.get_running_loop().call_soon(self._take_turns)

@@ -146,6 +146,14 @@ class Hub:
         if not interest.topic.listeners:
             interest.topic.idle_since_s = self._clock()
 
+    def answer(self, subject: str, outlet: Outlet, event: Event) -> None:
+        """Hand `event` to one outlet, in one write with what it is about to get of `subject`, if there is such."""
+        interest = self._interests.get(subject)
+        if interest is None:
+            outlet.deliver(event)
+        else:
+            self._fan_out.answer(interest.topic, outlet, event)
+
     def reached(self, subject: str, listener: Listener) -> Position | None:
         """Return up to where `listener` has been handed all of `subject`; None while it does not listen (yet)."""
         interest = self._interests.get(subject)

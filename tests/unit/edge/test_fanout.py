@@ -77,9 +77,16 @@ async def until_idle(readers: list[Reader], last: int) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_small_audience_has_it_when_the_loop_comes_round() -> None:
+async def until_turns_begin() -> None:
+    """Let the loop come round twice: the first turn is over then."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def test_a_small_audience_has_it_behind_all_that_what_is_read_wakes() -> None:
     topic, readers = audience(SLICE)
     FanOut().send(topic, event(1), topic.listeners)
+    await asyncio.sleep(0)
     before = [list(reader.got) for reader in readers]
     await asyncio.sleep(0)
 
@@ -94,9 +101,9 @@ async def test_what_comes_together_for_a_small_audience_is_one_write_and_other_l
     for seq in (1, 2, 3):
         fan_out.send(topic, event(seq), topic.listeners)
     fan_out.send(other, event(1), other.listeners)
-    await asyncio.sleep(0)
+    await until_turns_begin()
     fan_out.send(topic, event(4), topic.listeners)
-    await asyncio.sleep(0)
+    await until_turns_begin()
 
     assert all(reader.writes == [[1, 2, 3], [4]] for reader in readers)
     assert others[0].writes == [[1]]
@@ -109,39 +116,75 @@ async def test_what_one_lane_brings_to_different_people_is_there_in_the_same_rou
     for seq, reader in enumerate(readers):
         fan_out.send(topic, event(seq, subject=f"user.{seq}"), [reader])
     fan_out.send(topic, event(3, subject="all"), readers)
-    await asyncio.sleep(0)
+    await until_turns_begin()
 
     assert [reader.writes for reader in readers] == [[[0], [3]], [[1], [3]], [[2], [3]]]
 
 
-async def test_who_left_before_the_loop_came_round_gets_nothing_and_finishing_waits_for_nothing() -> None:
+async def test_who_left_before_the_turn_gets_nothing_and_finishing_waits_for_nothing() -> None:
     topic, readers = audience(3)
     fan_out = FanOut()
     fan_out.send(topic, event(1), topic.listeners)
     fan_out.forget(topic, readers[0])
     fan_out.finish(topic)
     finished = [list(reader.got) for reader in readers]
-    await asyncio.sleep(0)
+    await until_turns_begin()
 
     assert finished == [reader.got for reader in readers] == [[], [1], [1]]
 
 
+@pytest.mark.usefixtures("written")
+async def test_an_answer_goes_in_one_write_with_what_waits_and_to_nobody_else() -> None:
+    topic, readers = audience(3)
+    fan_out = FanOut()
+    fan_out.send(topic, event(1), topic.listeners)
+    fan_out.answer(topic, readers[1], event(100))
+    fan_out.answer(topic, readers[1], event(101))
+    await until_turns_begin()
+
+    assert [reader.writes for reader in readers] == [[[1]], [[1, 100]], [[1]]]
+    assert readers[1].got == [1, 100, 101]
+
+
+async def test_an_answer_comes_at_once_where_nothing_waits_or_where_a_lane_gets_busy() -> None:
+    topic, readers = audience(3)
+    fan_out, answered = FanOut(), readers[0]
+    fan_out.answer(topic, answered, event(100))
+    fan_out.send(topic, event(1), topic.listeners)
+    fan_out.answer(topic, answered, event(101))
+    fan_out.send(topic, event(2), topic.listeners)
+
+    assert answered.got == [100, 101]
+
+
+async def test_an_answer_is_not_forgotten_with_what_it_would_have_gone_with() -> None:
+    topic, readers = audience(3)
+    fan_out, leaver = FanOut(), readers[0]
+    fan_out.send(topic, event(1), topic.listeners)
+    fan_out.answer(topic, leaver, event(100))
+    fan_out.forget(topic, leaver)
+    await until_turns_begin()
+
+    assert [reader.got for reader in readers] == [[100], [1], [1]]
+
+
 async def test_a_large_audience_gets_everything_in_order_and_the_loop_runs_when_a_turn_is_over() -> None:
     topic, readers = audience(3 * SLICE + 1)
-    fan_out, turns = FanOut(SlowClock()), []
+    fan_out = FanOut(SlowClock())
     for seq in (1, 2, 3):
         fan_out.send(topic, event(seq), topic.listeners)
-    asyncio.get_running_loop().call_soon(lambda: turns.append(sum(len(reader.got) for reader in readers)))
+    await until_turns_begin()
+    in_the_first_turn = sum(len(reader.got) for reader in readers)
     await until_idle(readers, 3)
 
     assert all(reader.got == [1, 2, 3] for reader in readers)
-    assert turns == [3 * SLICE]
+    assert in_the_first_turn == 3 * SLICE
 
 
 async def test_a_turn_is_as_many_slices_as_there_is_time_for() -> None:
     topic, readers = audience(3 * SLICE + 1)
     FanOut(clock=lambda: 0.0).send(topic, event(1), topic.listeners)
-    await asyncio.sleep(0)
+    await until_turns_begin()
 
     assert all(reader.got == [1] for reader in readers)
 
@@ -201,7 +244,7 @@ async def test_what_comes_while_an_event_is_on_its_way_goes_along_and_round_to_t
     topic, readers = audience(3 * SLICE)
     fan_out = FanOut(SlowClock())
     fan_out.send(topic, event(1), topic.listeners)
-    await asyncio.sleep(0)
+    await until_turns_begin()
     fan_out.send(topic, event(2), topic.listeners)
     fan_out.send(topic, event(3), topic.listeners)
     await until_idle(readers, 3)
@@ -225,9 +268,11 @@ async def test_no_write_joins_more_than_its_bound_and_what_is_larger_goes_alone(
 async def test_where_one_is_through_there_is_room_for_the_next() -> None:
     topic, readers = audience(2 * SLICE)
     fan_out, half = FanOut(SlowClock()), MAX_JOINED_BYTES // 2
-    for seq in (1, 2, 3):
-        fan_out.send(topic, event(seq, half), topic.listeners)
+    fan_out.send(topic, event(1, half), topic.listeners)
+    await asyncio.sleep(0)
+    for seq in (2, 3):
         await asyncio.sleep(0)
+        fan_out.send(topic, event(seq, half), topic.listeners)
     await until_idle(readers, 3)
 
     assert all(reader.writes == [[1], [2, 3]] for reader in readers[:SLICE])
