@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from pydantic_core import to_json
-
+from services.chat import words
 from services.chat.parts import ChatParts
 from services.chat.protocol import ChatProtocol
 from services.chat.typing import MAX_PER_S
@@ -17,7 +16,6 @@ from shared.contracts import frames, subjects
 from shared.contracts.claims import Scope
 from shared.contracts.close_codes import CloseCode
 from shared.contracts.cursor import Position
-from shared.contracts.ids import new_id
 from shared.contracts.wire_errors import close_code, error_data, refusal_code
 from shared.edge.delivery.event import Event, make_event
 from shared.edge.delivery.gap import Gap
@@ -119,7 +117,7 @@ class ChatSession:
 
     def end(self, error: FanfareError, given_id: str | None = None) -> None:
         """Tell the client what is wrong; close if that error ends a connection."""
-        self._connection.deliver(_frame("error", error_data(error), given_id))
+        self._connection.deliver(words.answer("error", error_data(error), given_id))
         code = close_code(error)
         if code is not None:
             self._connection.close(code, error.message[:100])
@@ -134,8 +132,7 @@ class ChatSession:
         rooms = [{"room": room, "cursor": self._cursor(room)} for room in self.rooms]
         for room in self.rooms:
             self._depart(room, moving=True)
-        cursor = rooms[0]["cursor"] if rooms else None
-        self._connection.deliver(make_event("reconnect", {"afterMs": after_ms, "cursor": cursor, "rooms": rooms}))
+        self._connection.deliver(words.reconnect(after_ms, rooms))
         self._connection.close(CloseCode.RESTART, "come back at another edge")
 
     def evict(self, room: str) -> None:
@@ -144,13 +141,8 @@ class ChatSession:
         self.deliver(make_event("left", {"room": room, "reason": "not a member"}))
 
     def missed(self, gap: Gap) -> None:
-        """Tell the client that something of a room is missing, and where it stands now; everything after that comes."""
-        (room,) = subjects.tokens_after(gap.subject, 2)[:1]
-        data = {"room": room, "reason": gap.reason, "cursor": str(Position(gap.epoch, gap.end))}
-        if gap.starts_over:  # its place before means nothing any more
-            self.deliver(make_event("resync", data))
-        else:
-            self.deliver(make_event("gap", data | {"from": gap.start, "to": gap.end}))
+        """Tell the client that something of a room is missing."""
+        self.deliver(words.missing(gap))
 
     # -- what frames ask for ------------------------------------------------------------------------------------------
 
@@ -164,9 +156,9 @@ class ChatSession:
                 await self._follow(room, cursor, given_id)
             case frames.Leave(room=room):
                 self._depart(room)
-                self.deliver(_frame("left", {"room": room}, given_id))
+                self.deliver(words.answer("left", {"room": room}, given_id))
             case frames.Ping():
-                self.deliver(_frame("pong", {"timestamp": now_ms()}, given_id))
+                self.deliver(words.answer("pong", {"timestamp": now_ms()}, given_id))
             case frames.Authenticate(token=token):
                 await self._authenticate(token)
 
@@ -186,7 +178,7 @@ class ChatSession:
         if self._parts.throttle is not None:
             await self._parts.throttle.admit(self.principal.user_id)
         sent = await self._parts.messages.send(self.principal, room, content, client_id)
-        ack = _frame("ack", sent.to_data(), given_id)
+        ack = words.answer("ack", sent.to_data(), given_id)
         self._parts.hub.answer(subjects.chat_message(room), self._connection, ack)
 
     async def _show_typing(self, room: str, *, is_typing: bool) -> None:
@@ -200,7 +192,7 @@ class ChatSession:
         if not again and len(self.rooms) >= self._parts.settings.max_rooms_per_socket:
             raise BadInput(f"a connection follows at most {self._parts.settings.max_rooms_per_socket} rooms")
         start, data = await self._enter(room, cursor)
-        self.deliver(_frame("joined", data, given_id))
+        self.deliver(words.answer("joined", data, given_id))
         if cursor or not again:
             await self._attach(room, start)
 
@@ -222,27 +214,10 @@ class ChatSession:
         self._parts.admission.known(self._address)
         wanted, self._wanted = self._wanted or {}, None
         entered = {room: await self._enter(room, cursor) for room, cursor in wanted.items()}
-        self.deliver(make_event("connected", self._greeting([data for _, data in entered.values()])))
+        self.deliver(words.connected(principal, [data for _, data in entered.values()], self._parts.settings))
         self._watch_expiry()
         for room, (start, _) in entered.items():
             await self._attach(room, start)
-
-    def _greeting(self, rooms: list[dict[str, Any]]) -> dict[str, Any]:
-        settings = self._parts.settings
-        return {
-            "userId": self.principal.user_id,
-            "username": self.principal.username,
-            "session": f"{settings.instance}.{new_id()[:16]}",
-            "cursor": rooms[0]["cursor"],
-            "rooms": rooms,
-            "heartbeatMs": int(settings.heartbeat_s * 1000),
-            "limits": {
-                "messages": settings.message_limit if settings.limited else 0,
-                "windowMs": settings.message_window_s * 1000,
-                "rooms": settings.max_rooms_per_socket,
-            },
-            "timestamp": now_ms(),
-        }
 
     async def _enter(self, room: str, cursor: str | None) -> tuple[Position, dict[str, Any]]:
         """Admit to a room and say where reading starts: at the client's cursor, or now.
@@ -345,9 +320,3 @@ class ChatSession:
 def _alone(room: str) -> tuple[str]:
     """Return one tuple, and one text, for all who follow this room alone."""
     return (room,)
-
-
-def _frame(type_: str, data: dict[str, Any], given_id: str | None) -> Event:
-    """Return a frame that answers one of the client's, with the id that it gave."""
-    event = make_event(type_, data)
-    return event if given_id is None else event.answering(to_json(given_id))
