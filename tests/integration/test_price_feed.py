@@ -214,6 +214,7 @@ async def test_feeds_outlive_a_broker_that_lost_its_streams_and_go_on_when_it_ha
         running_feed(nats_server.url, tmp_path) as one,
         running_feed(nats_server.url, tmp_path) as other,
     ):
+        await watcher.until(lambda: {one.instance, other.instance} <= set(watcher.statuses))
         await watcher.until_more_ticks()
 
         await nats_server.lose_everything_and_restart()
