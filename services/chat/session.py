@@ -120,12 +120,12 @@ class ChatSession:
         self._connection.deliver(words.answer("error", error_data(error), given_id))
         code = close_code(error)
         if code is not None:
-            self._connection.close(code, error.message[:100])
+            self._hang_up(code, error.message[:100])
 
     def refuse(self, error: FanfareError) -> None:
         """Tell the client why this connection cannot begin, and close it."""
         self._connection.deliver(make_event("error", error_data(error)))
-        self._connection.close(refusal_code(error), error.message[:100])
+        self._hang_up(refusal_code(error), error.message[:100])
 
     def ask_to_leave(self, after_ms: int) -> None:
         """Tell the client to come back elsewhere, with where it stands in each room, and close."""
@@ -133,7 +133,7 @@ class ChatSession:
         for room in self.rooms:
             self._depart(room, moving=True)
         self._connection.deliver(words.reconnect(after_ms, rooms))
-        self._connection.close(CloseCode.RESTART, "come back at another edge")
+        self._hang_up(CloseCode.RESTART, "come back at another edge")
 
     def evict(self, room: str) -> None:
         """Take the client out of a room that does not admit it any more."""
@@ -266,6 +266,11 @@ class ChatSession:
             self._parts.hub.detach(subjects.chat_message(room), self)
             self._parts.presence.leave(room, self.user_id, moving=moving)
 
+    def _hang_up(self, code: CloseCode, reason: str) -> None:
+        """Close, behind the acks that are about to be written."""
+        self._parts.hub.settle()
+        self._connection.close(code, reason)
+
     # -- time and limits ----------------------------------------------------------------------------------------------
 
     def _watch_expiry(self) -> None:
@@ -291,7 +296,7 @@ class ChatSession:
     def _tolerate(self, error: FanfareError) -> None:
         """Let a frame that was wrong cost what a command costs; a client that sends nothing else is closed."""
         if isinstance(error, BadInput) and self._parts.settings.limited and not self._command_bucket().take():
-            self._connection.close(CloseCode.RATE_LIMITED, "too many frames that are wrong")
+            self._hang_up(CloseCode.RATE_LIMITED, "too many frames that are wrong")
 
     def _command_bucket(self) -> TokenBucket:
         if self._commands is None:
@@ -303,7 +308,7 @@ class ChatSession:
         self.end(error, given_id)
         self._refused_frames += 1
         if self._refused_frames >= self._parts.settings.refused_before_close or not self._protocol.authenticated:
-            self._connection.close(CloseCode.RATE_LIMITED, error.message)
+            self._hang_up(CloseCode.RATE_LIMITED, error.message)
 
     def _wake_after(self, delay_s: float, callback: Callable[[], None]) -> None:
         """Set the session's one timer."""

@@ -177,6 +177,13 @@ class FanOut:
         while busy is not None and busy.events:
             busy.reach_more()
 
+    def settle(self) -> None:
+        """Hand over what came alone, and the answers beside it, now: somebody is about to be closed."""
+        waiting, self._alone = self._alone, {}
+        for of_one_lane in waiting.values():
+            for alone in of_one_lane:
+                alone.deliver()
+
     def _comes_alone(self, lane: Hashable, event: Event, audience: list[Outlet]) -> bool:
         """Take an event; False if the one before it in its lane waits still, and is of the same subject."""
         alone = self._alone.get(lane)
@@ -208,10 +215,7 @@ class FanOut:
         What came alone is no more than the loop has read since it was here.
         """
         end_s = self._clock() + TURN_S
-        waiting, self._alone = self._alone, {}
-        for of_one_lane in waiting.values():
-            for alone in of_one_lane:
-                alone.deliver()
+        self.settle()
         while self._busy:
             lane, busy = next(iter(self._busy.items()))
             if busy.events:

@@ -154,6 +154,10 @@ class Hub:
         else:
             self._fan_out.answer(interest.topic, outlet, event)
 
+    def settle(self) -> None:
+        """Hand over the answers that wait; call it before a client is closed, which would lose them."""
+        self._fan_out.settle()
+
     def reached(self, subject: str, listener: Listener) -> Position | None:
         """Return up to where `listener` has been handed all of `subject`; None while it does not listen (yet)."""
         interest = self._interests.get(subject)

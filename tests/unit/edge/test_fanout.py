@@ -168,6 +168,16 @@ async def test_an_answer_is_not_forgotten_with_what_it_would_have_gone_with() ->
     assert [reader.got for reader in readers] == [[100], [1], [1]]
 
 
+async def test_what_waits_is_written_before_somebody_is_closed() -> None:
+    topic, readers = audience(3)
+    fan_out = FanOut()
+    fan_out.send(topic, event(1), topic.listeners)
+    fan_out.answer(topic, readers[1], event(100))
+    fan_out.settle()
+
+    assert [reader.got for reader in readers] == [[1], [1, 100], [1]]
+
+
 async def test_a_large_audience_gets_everything_in_order_and_the_loop_runs_when_a_turn_is_over() -> None:
     topic, readers = audience(3 * SLICE + 1)
     fan_out = FanOut(SlowClock())
