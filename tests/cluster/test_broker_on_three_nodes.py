@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
@@ -23,6 +24,8 @@ from shared.telemetry.metrics import Metrics
 from tests.support.listening import Ear
 from tests.support.nats_cluster import NatsCluster
 from tests.support.waiting import eventually
+
+Answer = TypeVar("Answer")
 
 NEW_LEADER_S = 15.0  # nats-server begins an election 4 to 9 s after a leader fell silent
 NOTICED_S = 10.0
@@ -73,9 +76,10 @@ def fresh_room() -> str:
 
 async def stored(broker: JetStreamBroker, room: str) -> list[bytes]:
     """Return what the room holds, once a replica gives all that the leader knows."""
-    last = await broker.last_seq(subjects.CHAT, room)
+    last = await asked_until_answered(lambda: broker.last_seq(subjects.CHAT, room))
     while True:
-        messages = (await broker.read_after(subjects.CHAT, room, 0, limit=10_000)).messages
+        page = await asked_until_answered(lambda: broker.read_after(subjects.CHAT, room, 0, limit=10_000))
+        messages = page.messages
         if messages and messages[-1].seq == last:
             return [message.data for message in messages]
 
@@ -137,7 +141,7 @@ async def test_keys_and_counters_live_through_the_loss_of_any_node(cluster: Nats
     counted = 0
     for number, node in enumerate(cluster.nodes.values(), 1):
         await node.kill()
-        entry = await broker.get(subjects.ROOMS, key)
+        entry = await asked_until_answered(lambda: broker.get(subjects.ROOMS, key))
         assert entry is not None
         assert entry.revision == revision
         revision = await broker.put(subjects.ROOMS, key, value=b"%d" % number, expect=revision)
@@ -148,8 +152,9 @@ async def test_keys_and_counters_live_through_the_loss_of_any_node(cluster: Nats
         await cluster.settled()
 
 
-async def asked_until_answered(ask: Callable[[], Awaitable[int]]) -> int:
-    async with asyncio.timeout(15):
+async def asked_until_answered(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Return the answer of a broker that refuses while there is no leader: an election may take longer than it waits."""
+    async with asyncio.timeout(40):
         while True:
             with suppress(Unavailable):
                 return await ask()
