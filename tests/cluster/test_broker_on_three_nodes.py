@@ -153,7 +153,7 @@ async def test_keys_and_counters_live_through_the_loss_of_any_node(cluster: Nats
 
 
 async def asked_until_answered(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return the answer of a broker that refuses while there is no leader: an election may take longer than it waits."""
+    """Return the answer of a broker that refuses while there is no leader, which may be longer than it waits."""
     async with asyncio.timeout(40):
         while True:
             with suppress(Unavailable):
