@@ -29,6 +29,12 @@ def username(text: str) -> str:
         raise BadInput(f"a username has 1 to {MAX_USERNAME_CHARS} letters, digits or any of _-.")
     if unicodedata.category(name[0])[0] == "M":
         raise BadInput("a username does not begin with a mark")
+    return name
+
+
+def new_username(text: str) -> str:
+    """Return the name that somebody new wants; who has one already keeps it. Raises BadInput as `username` does."""
+    name = username(text)
     if sum(any(unicodedata.name(char, "").startswith(alphabet) for char in name) for alphabet in _ALIKE) > 1:
         raise BadInput("a username is of one alphabet")
     return name

@@ -42,7 +42,7 @@ class Users:
             BadInput: the name or the password may not be used.
             Conflict: the name is taken.
         """
-        name = names.username(username)
+        name = names.new_username(username)
         shown = names.display_name(display_name) if display_name else name
         check_password(password)
         row = UserRow(
