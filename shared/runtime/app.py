@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -49,6 +49,8 @@ class ServiceApp(FastAPI):
             endpoint = self.sockets.get(scope["path"])
         elif scope["type"] == "http" and scope["method"] == "GET":
             endpoint = self.streams.get(scope["path"])
+        elif scope["type"] == "lifespan":
+            send = _without_foreseen(send, self.state.lifecycle)
         await (endpoint or super().__call__)(scope, receive, send)
 
 
@@ -72,7 +74,7 @@ def build_app(
     """
     app = ServiceApp(
         title=f"Fanfare {name}",
-        lifespan=lifespan,
+        lifespan=_noting_failure(lifespan, lifecycle),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -91,7 +93,7 @@ def build_app(
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _unforeseen)
-    app.state.metrics = metrics
+    app.state.metrics, app.state.lifecycle = metrics, lifecycle
     return app
 
 
@@ -122,6 +124,38 @@ def problem_response(error: FanfareError, extra: Mapping[str, Any] | None = None
     """Return `error` as a problem+json response."""
     body = problem(error) | dict(extra or {})
     return JSONResponse(body, status_code=HTTP_STATUS[error.code], headers=problem_headers(error))
+
+
+# -- a start that fails -----------------------------------------------------------------------------------------------
+
+
+def _noting_failure(lifespan: Lifespan, lifecycle: Lifecycle) -> Lifespan:
+    """Return `lifespan` that says in one line why it cannot begin, where that was foreseen: no NATS, no database."""
+
+    @asynccontextmanager
+    async def noting(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        begun = False
+        try:
+            async with lifespan(app) as state:
+                begun = True
+                yield state
+        except FanfareError as error:
+            if not begun:
+                lifecycle.fail(f"cannot start: {error}")
+            raise
+
+    return noting
+
+
+def _without_foreseen(send: Send, lifecycle: Lifecycle) -> Send:
+    """Return `send` that keeps Starlette's traceback of a failed start to itself if the reason has been said."""
+
+    async def told(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed" and lifecycle.failure:
+            message["message"] = ""
+        await send(message)
+
+    return told
 
 
 # -- the handlers -----------------------------------------------------------------------------------------------------

@@ -27,10 +27,58 @@ async def app(scope, receive, send):
 run("test", app, ServiceSettings(port=0), Lifecycle())
 """
 
+CANNOT_START = """
+from contextlib import asynccontextmanager
+from shared.errors import Unavailable
+from shared.runtime.app import build_app
+from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.server import run
+from shared.runtime.settings import ServiceSettings
+from shared.telemetry.metrics import Metrics
+
+@asynccontextmanager
+async def lifespan(app):
+    raise %s
+    yield {}
+
+settings, lifecycle = ServiceSettings(port=0), Lifecycle()
+app = build_app("test", lifespan=lifespan, routers=[], settings=settings, lifecycle=lifecycle, metrics=Metrics())
+run("test", app, settings, lifecycle)
+"""
+
 
 async def test_a_process_that_serves_keeps_the_collector_off_what_stays() -> None:
+    status, output = await _outcome(SERVED)
+    assert status == 0, output
+    youngest, _, oldest = json.loads(output.splitlines()[0])
+
+    assert youngest >= 10_000
+    assert oldest >= 100
+
+
+async def test_a_process_that_cannot_start_says_why_in_a_line_that_can_be_searched_for() -> None:
+    status, output = await _outcome(CANNOT_START % 'Unavailable("no NATS server answered")')
+    said = [json.loads(line) for line in output.splitlines()]
+
+    assert status != 0
+    assert [line["reason"] for line in said if line["event"] == "process_failed"] == [
+        "cannot start: no NATS server answered"
+    ]
+    assert "Traceback" not in output
+
+
+async def test_a_fault_of_the_code_at_the_start_keeps_its_traceback() -> None:
+    status, output = await _outcome(CANNOT_START % 'ZeroDivisionError("a fault")')
+
+    assert status != 0
+    assert "Traceback" in output
+    assert "a fault" in output
+
+
+async def _outcome(code: str) -> tuple[int, str]:
+    """Run `code` as a process of its own; return its status and all that it wrote, its logs last."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVED, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-c", code, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(20):
@@ -39,8 +87,5 @@ async def test_a_process_that_serves_keeps_the_collector_off_what_stays() -> Non
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, errors.decode()
-    youngest, _, oldest = json.loads(output)
-
-    assert youngest >= 10_000
-    assert oldest >= 100
+    assert process.returncode is not None
+    return process.returncode, (output + errors).decode()
