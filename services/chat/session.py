@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from services.chat import words
+from services.chat.allowance import Allowance
 from services.chat.parts import ChatParts
 from services.chat.protocol import ChatProtocol
-from services.chat.typing import MAX_PER_S
 from shared.auth.principal import Principal
 from shared.clock import now_ms, now_s
 from shared.contracts import frames, subjects
@@ -22,10 +22,9 @@ from shared.edge.delivery.gap import Gap
 from shared.edge.timers import Timer
 from shared.edge.wire.connection import Connection
 from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
-from shared.limits import TokenBucket
 
 LIMITED_APART = (frames.SendMessage, frames.TypingStatus)
-"""Frames with limits of their own."""
+"""Frames with limits of their own. The first `auth` has one, too: there is no second if it fails."""
 
 
 class ChatSession:
@@ -39,13 +38,11 @@ class ChatSession:
 
     __slots__ = (
         "_address",
-        "_commands",
+        "_allowance",
         "_connection",
         "_parts",
         "_protocol",
-        "_refused_frames",
         "_timer",
-        "_typing_bucket",
         "_wanted",
         "principal",
         "rooms",
@@ -56,9 +53,7 @@ class ChatSession:
         self._parts, self._connection, self._address = parts, connection, address
         self._wanted: dict[str, str | None] | None = None
         self._protocol = ChatProtocol(room=parts.settings.default_room)
-        self._commands: TokenBucket | None = None
-        self._typing_bucket: TokenBucket | None = None
-        self._refused_frames = 0
+        self._allowance: Allowance | None = None
         self._timer: Timer | None = None
         self.rooms: tuple[str, ...] = ()
         self.principal: Principal
@@ -82,14 +77,15 @@ class ChatSession:
         given_id = None
         try:
             frame, given_id = self._protocol.receive(raw)
-            if not isinstance(frame, LIMITED_APART):
-                self._require_command()
+            if self._protocol.authenticated and not isinstance(frame, LIMITED_APART):
+                self._allowed().require_command()
             await self._perform(frame, given_id)
         except RateLimited as error:
             self._refuse_frame(error, given_id)
         except FanfareError as error:
             self.end(error, given_id or frames.frame_id(raw))
-            self._tolerate(error)
+            if isinstance(error, BadInput) and not self._allowed().bears_wrong_frame():
+                self._hang_up(CloseCode.RATE_LIMITED, "too many frames that are wrong")
 
     def close(self) -> None:
         """The connection is gone: leave every room."""
@@ -183,9 +179,8 @@ class ChatSession:
 
     async def _show_typing(self, room: str, *, is_typing: bool) -> None:
         if room in self.rooms:
-            if self._typing_bucket is None:
-                self._typing_bucket = TokenBucket(rate_per_s=MAX_PER_S, burst=MAX_PER_S)
-            await self._parts.typing.show(self.principal, room, is_typing=is_typing, bucket=self._typing_bucket)
+            bucket = self._allowed().typing
+            await self._parts.typing.show(self.principal, room, is_typing=is_typing, bucket=bucket)
 
     async def _follow(self, room: str, cursor: str | None, given_id: str | None) -> None:
         again = room in self.rooms
@@ -289,25 +284,14 @@ class ChatSession:
     def _auth_too_late(self) -> None:
         self.end(Unauthorized(f"no auth frame within {self._parts.settings.auth_deadline_s:g} s"))
 
-    def _require_command(self) -> None:
-        if self._parts.settings.limited:
-            self._command_bucket().require("commands on this connection")
-
-    def _tolerate(self, error: FanfareError) -> None:
-        """Let a frame that was wrong cost what a command costs; a client that sends nothing else is closed."""
-        if isinstance(error, BadInput) and self._parts.settings.limited and not self._command_bucket().take():
-            self._hang_up(CloseCode.RATE_LIMITED, "too many frames that are wrong")
-
-    def _command_bucket(self) -> TokenBucket:
-        if self._commands is None:
-            settings = self._parts.settings
-            self._commands = TokenBucket(rate_per_s=settings.command_rate_hz, burst=settings.command_burst)
-        return self._commands
+    def _allowed(self) -> Allowance:
+        if self._allowance is None:
+            self._allowance = Allowance(self._parts.settings)
+        return self._allowance
 
     def _refuse_frame(self, error: RateLimited, given_id: str | None) -> None:
         self.end(error, given_id)
-        self._refused_frames += 1
-        if self._refused_frames >= self._parts.settings.refused_before_close or not self._protocol.authenticated:
+        if not self._allowed().bears_refusal() or not self._protocol.authenticated:
             self._hang_up(CloseCode.RATE_LIMITED, error.message)
 
     def _wake_after(self, delay_s: float, callback: Callable[[], None]) -> None:

@@ -18,7 +18,6 @@ from shared.limits import TokenBucket
 from shared.telemetry.metrics import Metrics
 
 EXPIRES_S = 6.0
-MAX_PER_S = 5.0
 MAX_TYPISTS = 10_000
 
 
@@ -35,7 +34,7 @@ class Typing:
         await self._broker.subscribe(subjects.ALL_TYPING, self._receive)
 
     async def show(self, who: Principal, room: str, *, is_typing: bool, bucket: TokenBucket) -> None:
-        """Tell the room; more than MAX_PER_S from one connection are ignored: typing must never cost a message."""
+        """Tell the room; what its `bucket` does not pay for is ignored: typing must never cost a message."""
         if not bucket.take():
             self._ignored.labels("rate").inc()
             return
