@@ -35,6 +35,7 @@ if __name__ == "__main__":
         port=int(sys.argv[1]),
         ws="websockets-sansio",
         ws_per_message_deflate=False,
+        ws_ping_interval=None,
         log_level="warning",
         lifespan="off",
     )
