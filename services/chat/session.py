@@ -269,9 +269,8 @@ class ChatSession:
     # -- time and limits ----------------------------------------------------------------------------------------------
 
     def _watch_expiry(self) -> None:
-        left_s = self.principal.expires_at_s - now_s()
-        # Never before half of what is left: a client that renews with the same token must not be warned at once again.
-        self._wake_after(max(0.0, left_s / 2, left_s - self._parts.settings.expiry_warning_s), self._warn_of_expiry)
+        delay_s = self.principal.warn_in_s(now_s(), self._parts.settings.expiry_warning_s)
+        self._wake_after(delay_s, self._warn_of_expiry)
 
     def _warn_of_expiry(self) -> None:
         left_s = max(0, self.principal.expires_at_s - now_s())  # it may have come in the leeway behind its end

@@ -245,9 +245,7 @@ class StreamSession:
         return symbols
 
     def _watch_expiry(self) -> None:
-        left_s = self.principal.expires_at_s - now_s()
-        # Never before half of what is left: a client that renews with the same token must not be warned at once again.
-        self._wake_after(max(left_s / 2, left_s - self._parts.settings.expiry_warning_s))
+        self._wake_after(self.principal.warn_in_s(now_s(), self._parts.settings.expiry_warning_s))
 
     def __call__(self) -> None:
         """Warn of the token's end, or end with it. The timer calls the session itself: a method would be an object."""
@@ -262,4 +260,4 @@ class StreamSession:
         """Set the session's one timer."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._parts.wheel.after(max(0.0, delay_s), self)
+        self._timer = self._parts.wheel.after(delay_s, self)

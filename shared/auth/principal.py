@@ -55,6 +55,15 @@ class Principal:
         """Say whether this holder may read the notifications of `topic`."""
         return _EVERY_TOPIC in self.scopes or f"topic:{topic}" in self.scopes
 
+    def warn_in_s(self, now_s: int, warning_s: float) -> float:
+        """Return how long until the end of this credential is to be told to who holds it, `warning_s` ahead.
+
+        Never before half of what is left: who renews with the same credential must not be warned at once again. It may
+        have come in the leeway behind its end; then that is now.
+        """
+        left_s = self.expires_at_s - now_s
+        return max(0.0, left_s / 2, left_s - warning_s)
+
 
 @lru_cache(maxsize=1024)
 def _scopes(text: str) -> frozenset[str]:

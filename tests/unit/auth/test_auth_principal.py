@@ -36,6 +36,19 @@ def test_topics_are_followed_by_scope(scopes: list[str], topic: str, may: bool) 
 
 
 @pytest.mark.parametrize(
+    ("now_s", "in_s"),
+    [
+        (1000, 970.0),  # the warning's time ahead
+        (1950, 25.0),  # less is left than twice that: halfway
+        (1998, 1.0),
+        (2003, 0.0),  # in the leeway behind its end
+    ],
+)
+def test_a_holder_is_warned_ahead_of_the_end_and_not_again_at_once(now_s: int, in_s: float) -> None:
+    assert holder().warn_in_s(now_s, warning_s=30.0) == in_s
+
+
+@pytest.mark.parametrize(
     ("revocation", "ends"),
     [
         (Revocation(user_id="u1", session="s1", before=0), True),
