@@ -54,7 +54,7 @@ conformance: $(STATE)/dev ## The Autobahn suite against our WebSocket (AUTOBAHN=
 cluster: $(STATE)/dev ## The broker's contract and the services on three NATS nodes, any of which is killed or frozen (about 2 minutes)
 	$(BIN)/python -m pytest -q --timeout 180 tests/cluster
 
-faults: $(STATE)/dev ## Everything that can go wrong, under load, every message counted; about 40 minutes (ONLY=name, FAULTS_SOAK_S, FAULTS_SEED)
+faults: $(STATE)/dev ## Everything that can go wrong, under load, every message counted; half an hour (ONLY=name, FAULTS_SOAK_S, FAULTS_SEED)
 	$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/faults $(if $(ONLY),-k "$(ONLY)")
 
 faults-quick: $(STATE)/dev ## The planted bugs and a few faults, under three minutes
