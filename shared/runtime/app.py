@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -50,7 +51,7 @@ class ServiceApp(FastAPI):
         elif scope["type"] == "http" and scope["method"] == "GET":
             endpoint = self.streams.get(scope["path"])
         elif scope["type"] == "lifespan":
-            send = _without_foreseen(send, self.state.lifecycle)
+            send = _saying_why(send, self.state.lifecycle)
         await (endpoint or super().__call__)(scope, receive, send)
 
 
@@ -74,7 +75,7 @@ def build_app(
     """
     app = ServiceApp(
         title=f"Fanfare {name}",
-        lifespan=_noting_failure(lifespan, lifecycle),
+        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -129,33 +130,20 @@ def problem_response(error: FanfareError, extra: Mapping[str, Any] | None = None
 # -- a start that fails -----------------------------------------------------------------------------------------------
 
 
-def _noting_failure(lifespan: Lifespan, lifecycle: Lifecycle) -> Lifespan:
-    """Return `lifespan` that says in one line why it cannot begin, where that was foreseen: no NATS, no database."""
+def _saying_why(send: Send, lifecycle: Lifecycle) -> Send:
+    """Return `send` that says in one line why a start failed, where that was foreseen: no NATS, no database.
 
-    @asynccontextmanager
-    async def noting(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
-        begun = False
-        try:
-            async with lifespan(app) as state:
-                begun = True
-                yield state
-        except FanfareError as error:
-            if not begun:
-                lifecycle.fail(f"cannot start: {error}")
-            raise
+    Starlette sends its traceback while it handles the error. That stays for whatever is no FanfareError.
+    """
 
-    return noting
-
-
-def _without_foreseen(send: Send, lifecycle: Lifecycle) -> Send:
-    """Return `send` that keeps Starlette's traceback of a failed start to itself if the reason has been said."""
-
-    async def told(message: Message) -> None:
-        if message["type"] == "lifespan.startup.failed" and lifecycle.failure:
+    async def said(message: Message) -> None:
+        error = sys.exception()
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, FanfareError):
+            lifecycle.fail(f"cannot start: {error}")
             message["message"] = ""
         await send(message)
 
-    return told
+    return said
 
 
 # -- the handlers -----------------------------------------------------------------------------------------------------

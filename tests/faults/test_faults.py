@@ -24,4 +24,6 @@ async def test_no_message_is_lost_in_silence_doubled_disordered_or_leaked(
     fault: Fault, nodes: int, tmp_path: Path
 ) -> None:
     async with open_world(tmp_path, nodes=nodes) as world:
-        await attempt(world, fault)
+        row = await attempt(world, fault)
+
+    assert (row.lost, row.doubled, row.disordered, row.leaked) == (0, 0, 0, 0)

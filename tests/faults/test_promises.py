@@ -64,7 +64,10 @@ async def test_thousands_that_are_cut_at_once_are_all_back_and_miss_nothing(tmp_
 
     async with open_world(tmp_path, nodes=1, chat=3, notifications=0, **AS_IN_PRODUCTION) as world:
         size = Size(members=MANY, room_size=10, followers=0, messages_hz=50, notices_hz=0)
-        await attempt(world, Fault(f"reconnect storm of {MANY:,}", cut_all, within_s=60), size)
+        row = await attempt(world, Fault(f"reconnect storm of {MANY:,}", cut_all, within_s=60), size)
+
+    assert row.replayed
+    assert (row.announced, row.lost, row.doubled) == (0, 0, 0)
 
 
 @pytest.mark.quick
@@ -124,7 +127,9 @@ async def test_a_soak_of_faults_by_seed_loses_nothing(nodes: int, tmp_path: Path
                 await fault.act(world)
                 slowest_s = max(slowest_s, await crowd.recovered(within_s=RECOVERED_WITHIN_S))
         await crowd.settled(within_s=RECOVERED_WITHIN_S)
-    conclude(world, f"soak, seed {SEED}, {SOAK_S / 120:g} min", slowest_s)
+    row = conclude(world, f"soak, seed {SEED}, {SOAK_S / 120:g} min", slowest_s)
+
+    assert (row.announced, row.lost, row.doubled, row.disordered, row.leaked) == (0, 0, 0, 0, 0)
 
 
 # -- what the tests above need ----------------------------------------------------------------------------------------

@@ -131,6 +131,7 @@ async def test_a_frame_that_never_ends_is_given_up_though_it_trickles(pooled_cha
         trickling = asyncio.ensure_future(_flood(raw, b"x", pause_s=0.05))
         await raw.until_closed()
         await _cancel(trickling)
+        await eventually(lambda: _has_clients(pooled_chat, 1))
         raw.close()
 
 

@@ -38,6 +38,7 @@ from shared.telemetry.metrics import Metrics
 
 @asynccontextmanager
 async def lifespan(app):
+    lifecycle.fail("something before it")
     raise %s
     yield {}
 
@@ -62,7 +63,8 @@ async def test_a_process_that_cannot_start_says_why_in_a_line_that_can_be_search
 
     assert status != 0
     assert [line["reason"] for line in said if line["event"] == "process_failed"] == [
-        "cannot start: no NATS server answered"
+        "something before it",
+        "cannot start: no NATS server answered",
     ]
     assert "Traceback" not in output
 
