@@ -30,7 +30,6 @@ from shared.edge.topics.topic import Topic
 from shared.edge.turns import Turns
 from shared.edge.wire import frames
 from shared.edge.wire.websocket import SocketContext
-from shared.limits import Buckets
 from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
@@ -74,7 +73,12 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
     sessions, admission = edge.make_doors(
         TRANSPORT,
         SessionLimits(settings.max_sockets_per_user, settings.max_sockets),
-        AdmissionLimits(settings.max_sockets_per_address, settings.max_waiting, settings.max_waiting_per_address),
+        AdmissionLimits(
+            settings.max_sockets_per_address,
+            settings.max_waiting,
+            settings.max_waiting_per_address,
+            settings.arrival_rate_hz,
+        ),
     )
     presence = Presence(broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
     rooms = Rooms(broker, on_private=lambda record: _evict(sessions, record))
@@ -93,7 +97,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
         settings=settings,
         admission=admission,
         authenticator=edge.authenticator,
-        calls=Buckets(settings.command_rate_hz, settings.command_burst) if settings.limited else None,
+        calls=edge.limit_calls(settings.command_rate_hz, settings.command_burst),
         hub=hub,
         messages=Messages(broker, hub, encoder, metrics),
         presence=presence,

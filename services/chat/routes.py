@@ -22,7 +22,7 @@ from shared.contracts.events import Payload
 from shared.contracts.frames import SendMessage
 from shared.contracts.ids import Id
 from shared.contracts.subjects import CHAT
-from shared.edge.admission import address_of
+from shared.edge.admission import address_of, caller
 from shared.edge.wire.connection import AsgiWebSocket
 from shared.edge.wire.handover import Departed, handover_of
 from shared.edge.wire.websocket import PooledWebSocket, SocketContext
@@ -34,7 +34,7 @@ async def chat_socket(scope: Scope, receive: Receive, send: Send) -> None:
     """`WS /ws/chat?room=a&cursor=…&room=b&cursor=…`.
 
     Accept first: a refusal before that reaches a browser as 1006, without its reason. Only who takes too many
-    connections is refused before there is one more.
+    connections, or comes too often, is refused before there is one more.
     """
     parts: ChatParts = scope["state"]["chat"]
     address = address_of(scope)
@@ -123,7 +123,8 @@ async def chat_parts(request: Request) -> ChatParts:
 
 async def chatting(request: Request) -> Principal:
     """Return who asks, if they may chat."""
-    principal = await (await chat_parts(request)).authenticator.request(request.scope)
+    parts = await chat_parts(request)
+    principal = await caller(parts.admission, parts.authenticator, request.scope)
     principal.require(claims.Scope.CHAT)
     return principal
 

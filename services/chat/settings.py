@@ -23,6 +23,11 @@ class ChatSettings(ServiceSettings):
         max_sockets_per_user, max_sockets_per_address, max_sockets: connections to this process; 0 for no cap. Behind a
             proxy that is not in `trusted_proxies`, all clients have one address.
         max_waiting, max_waiting_per_address: connections that have not said who they are; 0 for no cap.
+        arrival_rate_hz: new connections of one address, calls whose credential does not hold among them: so many a
+            second, and at once twice as many as it may hold (`max_sockets_per_address`); 0 for no limit, and none where
+            that cap is 0. A herd that comes from one address when an edge has died is within the two thousand twice.
+            After that, 100 a second let each of its 2,000 connections come anew every 20 s, as after every page of a
+            site; and who does nothing but come takes a tenth of a core at the most.
         backlog_bytes: what a slow client may have waiting before it is closed with 4080.
         expiry_warning_s: how long before its token expires a client is warned.
     """
@@ -42,5 +47,6 @@ class ChatSettings(ServiceSettings):
     max_sockets: int = Field(19_000, ge=0)
     max_waiting: int = Field(2_000, ge=0)
     max_waiting_per_address: int = Field(500, ge=0)
+    arrival_rate_hz: float = Field(100.0, ge=0)
     backlog_bytes: int = Field(1 << 20, ge=64 * 1024)
     expiry_warning_s: float = Field(30.0, ge=0)

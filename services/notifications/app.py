@@ -22,7 +22,6 @@ from shared.edge.commands import Commands
 from shared.edge.line.hub import LineHub
 from shared.edge.sessions import SessionLimits
 from shared.edge.turns import Turns
-from shared.limits import Buckets
 from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
@@ -67,7 +66,7 @@ async def _make_parts(settings: NotificationsSettings, edge: Edge) -> Notificati
     sessions, admission = edge.make_doors(
         TRANSPORT,
         SessionLimits(settings.max_streams_per_user, settings.max_streams),
-        AdmissionLimits(per_address=settings.max_streams_per_address),
+        AdmissionLimits(settings.max_streams_per_address, arrivals_per_s=settings.arrival_rate_hz),
     )
     # Prices have a link of their own: what they flood holds up no notification (ADR 0017).
     price_link = await edge.open_link("prices")
@@ -91,7 +90,7 @@ async def _make_parts(settings: NotificationsSettings, edge: Edge) -> Notificati
         settings=settings,
         admission=admission,
         authenticator=edge.authenticator,
-        calls=Buckets(settings.call_rate_hz, settings.call_burst) if settings.limited else None,
+        calls=edge.limit_calls(settings.call_rate_hz, settings.call_burst),
         commands=commands,
         limits=edge.bound_backlogs(TRANSPORT, settings.backlog_bytes),
         line=line,

@@ -51,6 +51,7 @@ class StreamQuery(BaseModel):
 async def stream_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /api/stream`, past FastAPI: what a stream costs is its opening."""
     parts: NotificationsParts = scope["state"]["notifications"]
+    parts.admission.arrive(address_of(scope))
     await parts.turns.wait()
     response = await open_stream(scope, read_query(scope["query_string"]))
     await response(scope, receive, send)
@@ -64,16 +65,15 @@ async def open_stream(scope: Scope, query: StreamQuery) -> StreamResponse:
         BadInput: a name is none, or there are too many.
     """
     parts: NotificationsParts = scope["state"]["notifications"]
-    user = await streaming(parts, scope)
+    user = permitted(parts, await parts.authenticator.request(scope, stream=True))
     wanted = _wanted(query, _last_event_id(scope), user, parts.settings)
     session = StreamSession(parts, user, wanted, address_of(scope))
     session.register()
     return _carry(session, parts, named=wanted.named)
 
 
-async def streaming(parts: NotificationsParts, scope: Scope) -> Principal:
+def permitted(parts: NotificationsParts, principal: Principal) -> Principal:
     """Return who asks, if they may have a stream and do not call too often."""
-    principal = await parts.authenticator.request(scope, stream=scope["path"] == PATH)
     principal.require(TokenScope.STREAM)
     if parts.calls is not None:
         parts.calls.require(principal.user_id, "calls")

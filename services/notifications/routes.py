@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, model_validator
 
 from services.notifications.notices import MAX_HISTORY_PAGE
-from services.notifications.opening import StreamQuery, open_stream, streaming
+from services.notifications.opening import StreamQuery, open_stream, permitted
 from services.notifications.parts import NotificationsParts
 from shared.auth.principal import Principal
 from shared.contracts import subjects
@@ -16,6 +16,7 @@ from shared.contracts.claims import Scope
 from shared.contracts.cursor import Position
 from shared.contracts.events import Notification, Payload
 from shared.contracts.ids import Id
+from shared.edge.admission import caller
 from shared.edge.wire.response import StreamResponse
 from shared.errors import BadInput
 
@@ -65,12 +66,14 @@ async def parts_of(request: Request) -> NotificationsParts:
 
 async def calling(request: Request) -> Principal:
     """Return who asks, if they may have what streams have, and do not call too often."""
-    return await streaming(await parts_of(request), request.scope)
+    parts = await parts_of(request)
+    return permitted(parts, await caller(parts.admission, parts.authenticator, request.scope))
 
 
 async def notifying(request: Request) -> Principal:
     """Return who asks, if they may notify others."""
-    principal = await (await parts_of(request)).authenticator.request(request.scope)
+    parts = await parts_of(request)
+    principal = await caller(parts.admission, parts.authenticator, request.scope)
     principal.require(Scope.NOTIFY_WRITE)
     return principal
 

@@ -18,6 +18,9 @@ class NotificationsSettings(ServiceSettings):
         stale_after_s: prices are flagged stale when neither a tick nor the feed's heartbeat came for this long.
         max_streams_per_user, max_streams_per_address, max_streams: connections to this process; 0 for no cap. Behind a
             proxy that is not in `trusted_proxies`, all clients have one address.
+        arrival_rate_hz: new connections of one address, calls whose credential does not hold among them: so many a
+            second, and at once twice as many as it may hold (`max_streams_per_address`); 0 for no limit, and none where
+            that cap is 0. Why so many: see the chat's settings.
         call_rate_hz, call_burst: HTTP calls of one user, opening a stream among them: so many a second, and so many at
             once.
         backlog_bytes: what a slow client may have waiting before its stream is ended; it resumes with its cursor.
@@ -37,6 +40,7 @@ class NotificationsSettings(ServiceSettings):
     max_streams_per_user: int = Field(20, ge=0)
     max_streams_per_address: int = Field(2_000, ge=0)
     max_streams: int = Field(19_000, ge=0)
+    arrival_rate_hz: float = Field(100.0, ge=0)
     call_rate_hz: float = Field(10.0, gt=0)
     call_burst: int = Field(100, ge=1)
     backlog_bytes: int = Field(1 << 20, ge=256 * 1024)

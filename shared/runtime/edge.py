@@ -24,6 +24,7 @@ from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.timers import Wheel
 from shared.edge.topics.hub import Hub
 from shared.edge.wire.pool import Pool
+from shared.limits import Buckets
 from shared.runtime.lag import LoopLag
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.link import MAIN, connect_broker
@@ -79,6 +80,13 @@ class Edge:
         if not self._settings.limited:
             caps, at_door = SessionLimits(), AdmissionLimits()
         return Sessions(caps, self.metrics, transport), Admission(at_door, self.metrics, transport)
+
+    def limit_calls(self, rate_hz: float, burst: int) -> Buckets | None:
+        """Return what limits the HTTP calls of each user; None where limits are off."""
+        forgotten = self.metrics.counter("rate_limit_forgotten", "Rate limits that a full table forgot", ["limit"])
+        return (
+            Buckets(rate_hz, burst, count_forgotten=forgotten.labels("calls").inc) if self._settings.limited else None
+        )
 
     def bound_backlogs(self, transport: str, lossless_bytes: int) -> OverflowLimits:
         """Return the bounds of each connection's backlog; who is closed over one is counted."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ from shared.contracts.ids import new_id
 from tests.support.clients import chat_client, stream_client
 from tests.support.edges import Edges, LocalEdge, both_engines
 from tests.support.raw import RawSocket
+from tests.support.tokens import Mint
 from tests.support.waiting import eventually
 
 FORWARDED = "x-forwarded-for"
@@ -23,6 +26,11 @@ async def refusal(edge: LocalEdge, user: str | None = None, **headers: str) -> h
         async with chat_client(edge, user, headers=headers):
             pass
     return refused.value.response
+
+
+def forged(number: int) -> str:
+    """Return a token that nobody has seen before, signed by somebody else."""
+    return Mint().token(f"u{number}")
 
 
 def nobody_on(edge: LocalEdge) -> bool:
@@ -79,6 +87,90 @@ async def test_a_client_that_is_no_trusted_proxy_cannot_choose_its_address(edges
         answer = await refusal(edge, new_id("u"), **{FORWARDED: "203.0.113.8"})
 
     assert answer.status_code == 429
+
+
+# -- how often an address comes ---------------------------------------------------------------------------------------
+
+
+@both_engines
+async def test_an_address_that_comes_again_and_again_with_nothing_that_holds_is_refused_before_the_handshake(
+    edges: Edges,
+) -> None:
+    edge = await edges.chat(max_sockets_per_address=2, arrival_rate_hz=0.1, trusted_proxies=["127.0.0.1"])
+    flood, neighbour = {FORWARDED: "203.0.113.7"}, {FORWARDED: "203.0.113.8"}
+    for number in range(4):
+        async with chat_client(edge, headers=flood, greeted=False, query=[("token", forged(number))]) as client:
+            assert await client.closed() == 4008
+    answer = await refusal(edge, new_id("u"), **flood)
+    async with chat_client(edge, new_id("u"), headers=neighbour) as other:
+        await other.say("hi")
+
+    assert answer.status_code == 429
+    assert 5 <= int(answer.headers["retry-after"]) <= 10
+    assert b"rate_limited" in answer.body
+    assert edge.count("sessions_refused", transport="websocket", cap="arrivals") == 1
+
+
+@both_engines
+async def test_streams_that_never_open_are_counted_too_and_refused_before_their_token_is_checked(edges: Edges) -> None:
+    edge = await edges.notifications(max_streams_per_address=1, arrival_rate_hz=0.1)
+    answers = [await edge.http.get("/api/stream", params={"token": forged(number)}) for number in range(3)]
+    good = await edge.http.get("/api/stream", headers=edge.headers(new_id("u")))
+
+    assert [answer.status_code for answer in answers] == [401, 401, 429]
+    assert (good.status_code, good.json()["code"]) == (429, "rate_limited")
+    assert int(good.headers["retry-after"]) >= 5
+    assert edge.count("sessions_refused", transport="sse", cap="arrivals") == 2
+
+
+@both_engines
+async def test_all_that_an_address_held_may_come_at_once_and_again_with_fresh_tokens(edges: Edges) -> None:
+    """What an edge's death does to an office behind one address, whose tokens have expired overnight."""
+    edge = await edges.chat(max_sockets_per_address=30, arrival_rate_hz=0.01)
+    async with AsyncExitStack() as stack:
+
+        async def come(number: int) -> None:
+            async with chat_client(edge, f"u{number}", greeted=False, ttl_s=-60) as late:
+                assert await late.closed() == 4009
+            await stack.enter_async_context(chat_client(edge, f"u{number}"))
+
+        async with asyncio.TaskGroup() as herd:
+            for number in range(30):
+                herd.create_task(come(number))
+
+        assert edge.gauge("sessions", transport="websocket") == 30
+
+
+@pytest.mark.parametrize("service", ["chat", "notifications"])
+async def test_calls_whose_credential_does_not_hold_count_as_arrivals_of_their_address_and_others_do_not(
+    edges: Edges, service: str
+) -> None:
+    caps: dict[str, Any] = {"max_sockets_per_address": 2} if service == "chat" else {"max_streams_per_address": 2}
+    edge = await getattr(edges, service)(arrival_rate_hz=0.01, trusted_proxies=["127.0.0.1"], **caps)
+    path = "/api/chat/rooms" if service == "chat" else "/api/stocks"
+
+    async def status(address: str, authorization: dict[str, str]) -> int:
+        answer = await edge.http.get(path, headers=authorization | {FORWARDED: address})
+        return int(answer.status_code)
+
+    good, late = edge.headers("u"), edge.headers("u", ttl_s=-60)
+    honest = [await status("203.0.113.7", header) for header in [good, late] * 5]
+    bad = [await status("203.0.113.7", {"authorization": f"Bearer {forged(number)}"}) for number in range(5)]
+    after = [await status(address, good) for address in ("203.0.113.7", "203.0.113.8")]
+
+    assert honest == [200, 401] * 5
+    assert bad == [401] * 4 + [429]
+    assert after == [429, 200]
+
+
+@pytest.mark.parametrize("lifted", [{"arrival_rate_hz": 0}, {"max_streams_per_address": 0}, {"FANFARE_LIMITS": "off"}])
+async def test_where_the_limit_is_lifted_an_address_may_come_as_often_as_it_likes(
+    edges: Edges, lifted: dict[str, Any]
+) -> None:
+    edge = await edges.notifications(**{"max_streams_per_address": 1, "arrival_rate_hz": 0.1} | lifted)
+    answers = [await edge.http.get("/api/stream", params={"token": forged(number)}) for number in range(5)]
+
+    assert [answer.status_code for answer in answers] == [401] * 5
 
 
 # -- before authentication --------------------------------------------------------------------------------------------

@@ -51,16 +51,57 @@ def test_a_refusal_says_when_there_is_a_token_again() -> None:
     bucket.require("calls")
 
 
-def test_each_key_has_its_own_bucket_and_the_one_not_used_for_longest_is_forgotten() -> None:
-    buckets = Buckets(rate_per_s=0.001, burst=1, max_keys=2, clock=Hand())
-    buckets.require("a", "calls")
-    buckets.require("b", "calls")
-    for key in ("b", "a"):
-        with pytest.raises(RateLimited):
-            buckets.require(key, "calls")
-    buckets.require("c", "calls")
+def test_each_key_has_its_own_bucket_and_a_refusal_says_when_there_is_a_token_again() -> None:
+    hand = Hand()
+    buckets = Buckets(rate_per_s=2, burst=3, clock=hand)
 
-    buckets.require("b", "calls")
+    assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    assert buckets.wait_s("b") == 0
+    with pytest.raises(RateLimited) as refused:
+        buckets.require("a", "calls")
+    assert 500 <= refused.value.retry_after_ms <= 502
+    hand.now_s = refused.value.retry_after_ms / 1000
+    buckets.require("a", "calls")
+
+
+def test_of_a_full_table_who_took_least_is_forgotten_and_counted_and_who_took_most_waits_on() -> None:
+    forgotten: list[int] = []
+    buckets = Buckets(rate_per_s=0.001, burst=3, max_keys=10, clock=Hand(), count_forgotten=forgotten.append)
+    for _ in range(3):
+        buckets.require("greedy", "calls")
+    for number in range(1_000):
+        buckets.require(f"other {number}", "calls")
+
+        assert len(buckets) <= 10
+
+    assert buckets.wait_s("greedy") > 0
+    assert sum(forgotten) + len(buckets) == 1_001
+
+
+def test_of_those_whose_buckets_are_full_again_nothing_stays() -> None:
+    hand = Hand()
+    buckets = Buckets(rate_per_s=1, burst=3, clock=hand)
+    for number in range(20_000):
+        hand.now_s += 0.1
+        buckets.require(f"address {number}", "arrivals")
+
+        assert len(buckets) <= 257
+
+
+@given(steps=st.lists(st.tuples(st.floats(0, 5), st.sampled_from("ab")), max_size=80))
+def test_no_key_gets_more_than_burst_and_rate_allow_and_each_gets_one_after_the_wait_it_is_told(
+    steps: list[tuple[float, str]],
+) -> None:
+    hand = Hand()
+    buckets, taken = Buckets(rate_per_s=3, burst=5, clock=hand), {"a": 0, "b": 0}
+    for wait_s, key in steps:
+        hand.now_s += wait_s
+        if told_s := buckets.take(key):
+            hand.now_s += told_s
+            assert buckets.take(key) == 0
+        taken[key] += 1
+
+        assert taken[key] <= 5 + 3 * hand.now_s + 1e-4
 
 
 @given(steps=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 20)), max_size=50))

@@ -13,8 +13,8 @@ from shared.errors import RateLimited, Unavailable
 from shared.telemetry.metrics import Metrics
 
 
-def admission(**limits: int) -> Admission:
-    return Admission(AdmissionLimits(**limits), Metrics(), "websocket")
+def admission(**limits: float) -> Admission:
+    return Admission(AdmissionLimits(**limits), Metrics(), "websocket")  # type: ignore[arg-type]
 
 
 def test_an_address_has_no_more_connections_than_its_cap_and_another_is_not_concerned() -> None:
@@ -64,8 +64,41 @@ def test_a_refusal_counts_nothing_in() -> None:
     doors.enter("b", waiting=True)
 
 
+def test_all_that_an_address_may_hold_may_come_twice_at_once_and_then_as_fast_as_its_rate() -> None:
+    doors = admission(per_address=3, arrivals_per_s=0.001)
+    for _ in range(3):
+        doors.enter("a", waiting=True)
+    for _ in range(3):
+        doors.leave("a", waiting=True)
+        doors.arrive("a")
+    with pytest.raises(RateLimited) as refused:
+        doors.enter("a", waiting=True)
+
+    assert 900_000 < refused.value.retry_after_ms <= 1_000_001
+    doors.enter("b", waiting=True)
+
+
+def test_whoever_a_cap_refuses_may_knock_until_there_is_a_place() -> None:
+    doors = admission(per_address=1, waiting_per_address=1, arrivals_per_s=0.001)
+    doors.enter("a", waiting=True)
+    for knock in (lambda: doors.enter("a", waiting=True), lambda: doors.arrive("a")):
+        for _ in range(10):
+            with pytest.raises(RateLimited):
+                knock()
+    doors.leave("a", waiting=True)
+
+    doors.enter("a", waiting=True)
+
+
+@pytest.mark.parametrize("limits", [{"arrivals_per_s": 0.001}, {"per_address": 1}])
+def test_without_a_rate_or_without_a_cap_arrivals_are_not_counted(limits: dict[str, float]) -> None:
+    doors = admission(**limits)
+    for _ in range(10):
+        doors.arrive("a")
+
+
 def test_peers_without_an_address_have_no_cap_of_their_own() -> None:
-    doors = admission(per_address=1, waiting_per_address=1)
+    doors = admission(per_address=1, waiting_per_address=1, arrivals_per_s=0.001)
     for _ in range(3):
         doors.enter(NO_ADDRESS, waiting=True)
 
