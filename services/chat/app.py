@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
 from services.chat.encoding import MessageEncoder
 from services.chat.messages import Messages
 from services.chat.parts import ChatParts, State
+from services.chat.reading import Reading
 from services.chat.rooms import RoomRecord, Rooms
-from services.chat.routes import chat_socket, messages_router, rooms_router
+from services.chat.routes import chat_socket, messages_router, reading_router, rooms_router
 from services.chat.session import ChatSession
 from services.chat.settings import ChatSettings
 from services.chat.throttle import MessageThrottle
@@ -53,7 +55,7 @@ def create_app(
     return build_app(
         NAME,
         lifespan=lifespan,
-        routers=[messages_router(), rooms_router()],
+        routers=[messages_router(), reading_router(), rooms_router()],
         sockets={"/ws/chat": chat_socket},
         settings=settings,
         lifecycle=lifecycle,
@@ -82,8 +84,11 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
     )
     presence = Presence(broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
     rooms = Rooms(broker, on_private=lambda record: _evict(sessions, record))
+    sessions_of = partial(_welcomed, sessions)
+    reading = Reading(broker, settings.instance, admit=rooms.admit, sessions_of=sessions_of, metrics=metrics)
     typing = Typing(broker, hub, edge.wheel, metrics)
     await edge.start(hub, presence, rooms)
+    await reading.start()
     await typing.start()
     edge.listen(hub, subjects.canary(settings.instance))
     edge.hold(sessions)
@@ -101,6 +106,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
         hub=hub,
         messages=Messages(broker, hub, encoder, metrics),
         presence=presence,
+        reading=reading,
         rooms=rooms,
         sessions=sessions,
         throttle=throttle if settings.limited else None,
@@ -123,6 +129,11 @@ def _announcer(hub: Hub) -> OnChange:
             listener.deliver(event)
 
     return announce
+
+
+def _welcomed(sessions: Sessions, user: str) -> list[ChatSession]:
+    """Return a user's sessions here whose clients can be told something: `connected` comes before all else."""
+    return [session for session in sessions.of_user(user) if isinstance(session, ChatSession) and session.welcomed]
 
 
 def _tell_missed(topic: Topic, gap: Gap) -> None:

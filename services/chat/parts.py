@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from services.chat.messages import Messages
+from services.chat.reading import Reading
 from services.chat.rooms import Rooms
 from services.chat.settings import ChatSettings
 from services.chat.throttle import MessageThrottle
@@ -40,6 +41,7 @@ class ChatParts:
     hub: Hub
     messages: Messages
     presence: Presence
+    reading: Reading
     rooms: Rooms
     sessions: Sessions
     throttle: MessageThrottle | None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Query, Request
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
+from services.chat.markers import MAX_MARKERS
 from services.chat.messages import MAX_HISTORY_PAGE
 from services.chat.parts import ChatParts
 from services.chat.protocol import pair_cursors
@@ -109,6 +110,12 @@ class NewRoom(Payload):
     members: Annotated[tuple[Id, ...], Field(max_length=500)] = ()
 
 
+class ReadUpTo(Payload):
+    """How far a room has been read; without `cursor` all of it."""
+
+    cursor: Annotated[str, Field(max_length=64)] | None = None
+
+
 class Member(Payload):
     """A member to add or remove; without `userId` the caller means themself."""
 
@@ -169,6 +176,27 @@ def messages_router() -> APIRouter:
         await parts.rooms.admit(user, room)
         epoch = await parts.hub.epoch(CHAT)
         return await parts.messages.history(room, before=_place(before, epoch), after=_place(after, epoch), limit=limit)
+
+    return router
+
+
+def reading_router() -> APIRouter:
+    """Return the calls about what the caller has read."""
+    router = APIRouter(prefix="/api/chat", tags=["reading"])
+
+    @router.post("/rooms/{room}/read")
+    async def mark_read(
+        room: Id, parts: Parts, user: User, up_to: Annotated[ReadUpTo | None, Body()] = None
+    ) -> dict[str, Any]:
+        """Mark a room as read, as the frame `mark_read` does; all sessions of the caller are told."""
+        return await parts.reading.mark(user, room, up_to.cursor if up_to else None)
+
+    @router.get("/unread")
+    async def unread(
+        parts: Parts, user: User, room: Annotated[tuple[Id, ...], Query(max_length=MAX_MARKERS)] = ()
+    ) -> dict[str, Any]:
+        """Return how much is unread in each room that the caller has marked, or in those that are named."""
+        return {"rooms": await parts.reading.unread(user, room)}
 
     return router
 

@@ -103,6 +103,11 @@ class ChatSession:
         """Whose session it is."""
         return self.principal.user_id
 
+    @property
+    def welcomed(self) -> bool:
+        """Whether its client has been told `connected`: from then on it always has a timer."""
+        return self._timer is not None
+
     def deliver(self, event: Event) -> None:
         """Hand an event to the client."""
         self._connection.deliver(event)
@@ -153,6 +158,9 @@ class ChatSession:
             case frames.Leave(room=room):
                 self._depart(room)
                 self.deliver(words.answer("left", {"room": room}, given_id))
+            case frames.MarkRead(room=room, cursor=cursor):
+                data = await self._parts.reading.mark(self.principal, room or self._protocol.room, cursor, by=self)
+                self.deliver(words.answer("read", data, given_id))
             case frames.Ping():
                 self.deliver(words.answer("pong", {"timestamp": now_ms()}, given_id))
             case frames.Authenticate(token=token):

@@ -146,9 +146,9 @@ class JetStreamBroker:
         """Return the last message of each subject or pattern."""
         return await self._log.read_last(stream, subjects)
 
-    async def count_after(self, stream: str, after_seq: int) -> int:
-        """Return how many messages have `seq > after_seq`."""
-        return await self._log.count_after(stream, after_seq)
+    async def count_after(self, stream: str, after_seq: int, subject: str = ">") -> int:
+        """Return how many messages of a subject or pattern have `seq > after_seq`."""
+        return await self._log.count_after(stream, after_seq, subject)
 
     async def state(self, stream: str) -> StreamState:
         """Return the stream's state."""

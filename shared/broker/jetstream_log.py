@@ -137,9 +137,9 @@ class JetStreamLog:
             after_seq = found[-1].seq if found else after_seq
         return Page(messages, more=pending > 0)
 
-    async def count_after(self, stream: str, after_seq: int) -> int:
-        """Return how many messages of all subjects have `seq > after_seq`: what one of them says is behind it."""
-        found, end = await self._direct(stream, {"seq": after_seq + 1, "next_by_subj": ">", "batch": 1})
+    async def count_after(self, stream: str, after_seq: int, subject: str) -> int:
+        """Return how many messages of a subject have `seq > after_seq`: one, and what the server says is behind it."""
+        found, end = await self._direct(stream, {"seq": after_seq + 1, "next_by_subj": subject, "batch": 1})
         return len(found) + wire.pending(end)
 
     async def read_last(self, stream: str, subjects: Sequence[str]) -> list[Message]:

@@ -130,9 +130,9 @@ class MemoryBroker:
         last = {message.subject: message for pattern in subjects for message in kept.find(pattern)}
         return [replace(message) for message in last.values()]
 
-    async def count_after(self, stream: str, after_seq: int) -> int:
-        """Return how many messages have `seq > after_seq`."""
-        return len(self._stream(stream).find(">", after_seq))
+    async def count_after(self, stream: str, after_seq: int, subject: str = ">") -> int:
+        """Return how many messages of a subject or pattern have `seq > after_seq`."""
+        return len(self._stream(stream).find(subject, after_seq))
 
     async def state(self, stream: str) -> StreamState:
         """Return the stream's state."""

@@ -163,8 +163,11 @@ class Broker(Protocol):
     async def read_last(self, stream: str, subjects: Sequence[str]) -> list[Message]:
         """Return the last message of each subject; patterns allowed. A replica may answer."""
 
-    async def count_after(self, stream: str, after_seq: int) -> int:
-        """Return how many messages, of all subjects, have `seq > after_seq`. A replica may answer."""
+    async def count_after(self, stream: str, after_seq: int, subject: str = ">") -> int:
+        """Return how many messages of a subject or pattern, by default of all, have `seq > after_seq`.
+
+        It costs one request, whatever it counts. A replica may answer, so the newest may not be counted yet.
+        """
 
     async def state(self, stream: str) -> StreamState:
         """Return the stream's state.

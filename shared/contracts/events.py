@@ -63,6 +63,15 @@ class Typing(Payload):
     timestamp: Milliseconds
 
 
+class Read(Payload):
+    """How far a user has read a room, on `eph.chat.user.<user>.read`; `edge` has told its own sessions already."""
+
+    edge: Id
+    room: Id
+    cursor: Annotated[str, Field(max_length=64)]
+    unread: Annotated[int, Field(ge=0)]
+
+
 class Notification(Payload):
     """A notification on `notify.user.<user>` or `notify.topic.<topic>`. A producer needs to give `title` only.
 

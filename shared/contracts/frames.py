@@ -53,11 +53,18 @@ class Leave(Payload):
     room: Id
 
 
+class MarkRead(Payload):
+    """`mark_read`: this user has read a room up to `cursor`, by default all of it."""
+
+    room: Id | None = None
+    cursor: Annotated[str, Field(max_length=64)] | None = None
+
+
 class Ping(Payload):
     """`ping`: answered with `pong`."""
 
 
-ClientFrame = Authenticate | SendMessage | TypingStatus | Join | Leave | Ping
+ClientFrame = Authenticate | SendMessage | TypingStatus | Join | Leave | MarkRead | Ping
 
 _KINDS: Final[dict[str, type[ClientFrame]]] = {
     "auth": Authenticate,
@@ -65,6 +72,7 @@ _KINDS: Final[dict[str, type[ClientFrame]]] = {
     "typing_status": TypingStatus,
     "join": Join,
     "leave": Leave,
+    "mark_read": MarkRead,
     "ping": Ping,
 }
 

@@ -132,6 +132,7 @@ STREAMS: tuple[StreamSpec, ...] = (
 
 BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(subjects.LEASES, max_bytes=1 << 20, in_memory=True),
+    BucketSpec(subjects.MARKERS, max_bytes=128 << 20),
     BucketSpec(subjects.PRESENCE, max_bytes=64 << 20, in_memory=True),
     BucketSpec(subjects.ROOMS, max_bytes=64 << 20),
     BucketSpec(subjects.TICKETS, max_bytes=16 << 20, max_age_s=120, in_memory=True),

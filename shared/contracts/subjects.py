@@ -27,6 +27,7 @@ LEFT = "LEFT"
 
 # Buckets of keys.
 LEASES = "leases"
+MARKERS = "markers"
 PRESENCE = "presence"
 ROOMS = "rooms"
 TICKETS = "tickets"
@@ -41,6 +42,7 @@ FEED_STATUS = "status.price_feed.*"
 ALL_REVOKED = "live.auth.revoked.*"
 STORED_REVOKED = "auth.revoked.*"
 ALL_TYPING = "eph.chat.room.*.typing"
+ALL_READ = "eph.chat.user.*.read"
 ALL_PRESENCE_GONE = "presence.gone.>"
 ALL_PRESENCE_LEFT = "presence.left.>"
 
@@ -64,6 +66,11 @@ def chat_message(room: str) -> str:
 def typing(room: str) -> str:
     """Typing notices of one room; at most once, never stored."""
     return f"eph.chat.room.{require_id(room, 'room')}.typing"
+
+
+def read(user: str) -> str:
+    """Where an edge tells the others how far one user has read a room; at most once, never stored."""
+    return f"eph.chat.user.{require_id(user, 'user')}.read"
 
 
 def presence_gone(room: str, user: str) -> str:

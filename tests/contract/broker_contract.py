@@ -426,6 +426,18 @@ class Stored:
         await soon(lambda: broker.count_after(subjects.PRICES, anchor.seq), lambda count: count == 1)
         assert await broker.count_after(subjects.PRICES, seqs[-1]) == 0
 
+    async def test_the_messages_of_one_subject_behind_a_place_are_counted_among_others(self, broker: Broker) -> None:
+        room, other = fresh_room(), fresh_room()
+        seqs = []
+        for _ in range(5):
+            seqs.append((await broker.append(room, b"x", msg_id=new_id())).seq)
+            await broker.append(other, b"x", msg_id=new_id())
+
+        await soon(lambda: broker.count_after(subjects.CHAT, 0, other), lambda count: count == 5)
+        counts = [await broker.count_after(subjects.CHAT, seq, room) for seq in (0, seqs[0], seqs[0] + 1, seqs[4])]
+        assert counts == [5, 4, 4, 0]
+        assert await broker.count_after(subjects.CHAT, 0, fresh_room()) == 0
+
     async def test_a_stream_that_was_not_provisioned_is_not_found(self, broker: Broker) -> None:
         with pytest.raises(NotFound):
             await broker.state("NOPE")

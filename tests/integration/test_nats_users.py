@@ -68,6 +68,7 @@ async def as_chat(broker: Broker) -> None:
         subjects.live(subjects.chat_message(room)),
         subjects.ALL_REVOKED,
         subjects.ALL_TYPING,
+        subjects.ALL_READ,
         subjects.bucket_changes(subjects.LEASES, "edge"),
         subjects.bucket_changes(subjects.PRESENCE),
         subjects.bucket_changes(subjects.ROOMS),
@@ -76,12 +77,14 @@ async def as_chat(broker: Broker) -> None:
     await broker.append(subjects.chat_message(room), b"{}", msg_id=new_id())
     await broker.append(subjects.deadletter(subjects.chat_message(room)), b"{}", msg_id=new_id())
     await broker.publish(subjects.typing(room), b"{}")
+    await broker.publish(subjects.read(user), b"{}")
     await broker.publish(subjects.status("chat", edge), b"{}")
     await broker.count(subjects.counter("chat", user, 1))
     await broker.state(subjects.CHAT)
     await broker.last_seq(subjects.CHAT, subjects.chat_message(room))
     await broker.read_after(subjects.CHAT, subjects.chat_message(room), 0, limit=10)
     await broker.read_last(subjects.CHAT, [subjects.chat_message(room)])
+    await broker.count_after(subjects.CHAT, 0, subjects.chat_message(room))
     for bucket, *key in (
         (subjects.LEASES, "edge", edge),
         (subjects.PRESENCE, room, edge),
@@ -89,6 +92,7 @@ async def as_chat(broker: Broker) -> None:
     ):
         await use_key(broker, bucket, *key)
         await broker.read_last(subjects.bucket_stream(bucket), [subjects.bucket_keys(bucket)])
+    await use_key(broker, subjects.MARKERS, user)
     await broker.append(subjects.presence_gone(room, user), b"{}", msg_id=new_id())
     await broker.read_last(subjects.bucket_stream(subjects.PRESENCE), [subjects.rosters_of(edge)])
     canary = subjects.canary(edge)
@@ -215,6 +219,7 @@ async def test_nobody_may_forge_what_was_stored_or_touch_streams(connect: Connec
         ("price_feed", subjects.bucket_key(subjects.LEASES, "edge", "one")),
         ("producer", subjects.chat_message("room")),
         ("producer", subjects.revoked("user")),
+        ("producer", subjects.read("user")),
         ("producer", subjects.bucket_key(subjects.ROOMS, "room")),
         ("producer", subjects.session_command("edge", "session")),
         ("producer", "$JS.API.DIRECT.GET.NOTIFY"),

@@ -14,6 +14,7 @@ from shared.contracts.frames import (
     Authenticate,
     Join,
     Leave,
+    MarkRead,
     Ping,
     SendMessage,
     TypingStatus,
@@ -57,6 +58,8 @@ def test_w4_the_articles_frames_are_taken_unchanged(raw: str, expected: object) 
         ),
         (frame("join", {"room": "r", "cursor": "e:1"}), Join(room="r", cursor="e:1")),
         (frame("leave", {"room": "r"}), Leave(room="r")),
+        (frame("mark_read", {"room": "r", "cursor": "e:1"}), MarkRead(room="r", cursor="e:1")),
+        (frame("mark_read"), MarkRead()),
         (frame("ping"), Ping()),
     ],
 )
@@ -106,7 +109,7 @@ def test_a_malformed_frame_is_bad_input_and_leaves_the_connection_open(raw: str 
 
 
 @pytest.mark.parametrize("bad", BAD_IDS)
-@pytest.mark.parametrize("type_", ["send_message", "typing_status", "join", "leave"])
+@pytest.mark.parametrize("type_", ["send_message", "typing_status", "join", "leave", "mark_read"])
 def test_a_room_that_is_no_id_is_refused_by_name(type_: str, bad: str) -> None:
     with pytest.raises(BadId, match="room"):
         parse_frame(frame(type_, {"content": "hi", "isTyping": True, "room": bad}))
@@ -164,7 +167,7 @@ def test_any_bytes_are_a_frame_or_an_error_of_the_tree(raw: str | bytes) -> None
         assert isinstance(error, BadInput)  # noqa: PT017  # nothing else may come, whether or not it raises
 
 
-Types = st.sampled_from(["auth", "send_message", "typing_status", "join", "leave", "ping", "other"])
+Types = st.sampled_from(["auth", "send_message", "typing_status", "join", "leave", "mark_read", "ping", "other"])
 
 
 @settings(max_examples=40)

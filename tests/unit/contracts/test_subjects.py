@@ -27,6 +27,7 @@ _SUBJECT = re.compile(
 ONE_ID: list[Callable[[str], str]] = [
     subjects.chat_message,
     subjects.typing,
+    subjects.read,
     subjects.notify_user,
     subjects.notify_topic,
     subjects.price,

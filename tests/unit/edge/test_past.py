@@ -18,8 +18,8 @@ class BusyBroker(MemoryBroker):
 
     growths = 0
 
-    async def count_after(self, stream: str, after_seq: int) -> int:
-        count = await super().count_after(stream, after_seq)
+    async def count_after(self, stream: str, after_seq: int, subject: str = ">") -> int:
+        count = await super().count_after(stream, after_seq, subject)
         if self.growths:
             self.growths -= 1
             await store(self, OTHER)
