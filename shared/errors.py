@@ -10,6 +10,7 @@ FanfareError
 │   └── OriginRefused   a browser page that is not on the allow-list
 ├── NotFound
 ├── Conflict
+│   └── QuotaExceeded   the caller owns as many as they may
 ├── Gone                the stream or session lived elsewhere and is no more
 ├── RateLimited         too much, too fast; `retry_after_ms` says when to come back
 └── Unavailable         something this depends on cannot answer now; try again
@@ -112,6 +113,12 @@ class Conflict(FanfareError):
     """The state has changed meanwhile, or the name is taken."""
 
     code = "conflict"
+
+
+class QuotaExceeded(Conflict):
+    """You have as many as you may; delete one first."""
+
+    code = "quota_exceeded"
 
 
 class Gone(FanfareError):

@@ -10,14 +10,17 @@ from fastapi import FastAPI
 
 from services.chat.encoding import MessageEncoder
 from services.chat.messages import Messages
+from services.chat.ownership import Ownership
 from services.chat.parts import ChatParts, State
 from services.chat.reading import Reading
-from services.chat.rooms import RoomRecord, Rooms
+from services.chat.records import RoomRecord
+from services.chat.rooms import Rooms
 from services.chat.routes import chat_socket, messages_router, reading_router, rooms_router
 from services.chat.session import ChatSession
 from services.chat.settings import ChatSettings
 from services.chat.throttle import MessageThrottle
 from services.chat.typing import Typing
+from shared.broker.port import Broker
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.frames import MAX_FRAME_BYTES
@@ -83,7 +86,12 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
         ),
     )
     presence = Presence(broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
-    rooms = Rooms(broker, on_private=lambda record: _evict(sessions, record))
+    rooms = Rooms(
+        broker,
+        on_private=lambda record: _evict(sessions, record),
+        ownership=_ownership(broker, settings),
+        default_room=settings.default_room,
+    )
     sessions_of = partial(_welcomed, sessions)
     reading = Reading(broker, settings.instance, admit=rooms.admit, sessions_of=sessions_of, metrics=metrics)
     typing = Typing(broker, hub, edge.wheel, metrics)
@@ -118,6 +126,11 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
     )
 
 
+def _ownership(broker: Broker, settings: ChatSettings) -> Ownership | None:
+    limit = settings.max_rooms_per_user if settings.limited else 0
+    return Ownership(broker, limit=limit) if limit else None
+
+
 def _announcer(hub: Hub) -> OnChange:
     """Return what tells a room's clients here that somebody came or went."""
 
@@ -145,6 +158,7 @@ def _tell_missed(topic: Topic, gap: Gap) -> None:
 
 def _evict(sessions: Sessions, record: RoomRecord) -> None:
     """A private room has changed: take out whom it does not admit, those who are still entering among them."""
+    reason = "the room was deleted" if record.closed else "not a member"
     for session in sessions:
         if isinstance(session, ChatSession) and record.room in session.rooms and not record.admits(session.user_id):
-            session.evict(record.room)
+            session.evict(record.room, reason)

@@ -5,46 +5,37 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import Field, ValidationError
+from typing import Any
 
 from services.chat.content import visible
+from services.chat.ownership import Ownership
+from services.chat.records import MAX_MEMBERS, MAX_TITLE_CHARS, RoomRecord, readable
 from shared.auth.principal import Principal
 from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s, now_ms
 from shared.contracts import subjects
-from shared.contracts.events import Milliseconds, Payload
-from shared.contracts.ids import Id, require_id
-from shared.errors import Conflict, Forbidden, NotFound, Unavailable
+from shared.contracts.ids import require_id
+from shared.errors import Conflict, FanfareError, Forbidden, NotFound, Unavailable
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
 
-MAX_MEMBERS = 500
-MAX_TITLE_CHARS = 128
 MAX_CACHED_ROOMS = 20_000
 MAX_LISTED_ROOMS = 1_000
 CACHE_S = 30.0
 UPDATE_ATTEMPTS = 8
+PURGED_AGAIN_AFTER_S = 50.0
+"""What an edge still let in that had missed the news (CACHE_S) and repeated for its 15 s is stored by then."""
 
-OnPrivate = Callable[["RoomRecord"], None]
+CLOSED_S = 90
+"""How long a name is nobody's after its room was deleted: past the second purge and what that may wait for, and past
+the time that edges keep what was said last in a room without listeners (`hub.LINGER_S`)."""
+
+LAST_PURGES_S = 2.0
+
+OnPrivate = Callable[[RoomRecord], None]
 """Called with a private room's record whenever it may have changed: whoever it does not admit must leave."""
-
-
-class RoomRecord(Payload):
-    """A room that somebody made; a room without a record is open and has no owner."""
-
-    room: Id
-    title: Annotated[str, Field(max_length=MAX_TITLE_CHARS)] = ""
-    private: bool = False
-    owner: Id
-    members: Annotated[tuple[Id, ...], Field(max_length=MAX_MEMBERS)] = ()
-    created_at: Milliseconds
-
-    def admits(self, user: str) -> bool:
-        """Say whether `user` may read and write here."""
-        return not self.private or user == self.owner or user in self.members
 
 
 @dataclass(slots=True)
@@ -54,12 +45,27 @@ class _Cached:
 
 
 class Rooms:
-    """Who may be where. Records are kept for CACHE_S and follow every change as it is stored."""
+    """Who may be where. Records are kept for CACHE_S and follow every change as it is stored.
 
-    def __init__(self, broker: Broker, *, on_private: OnPrivate, clock: Clock = monotonic_s) -> None:
-        self._broker, self._on_private, self._clock = broker, on_private, clock
+    Args:
+        ownership: limits how many a user owns; None for no limit.
+        default_room: it is everybody's: nobody can make it theirs.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        on_private: OnPrivate,
+        ownership: Ownership | None = None,
+        default_room: str = "",
+        clock: Clock = monotonic_s,
+    ) -> None:
+        self._broker, self._ownership, self._default_room = broker, ownership, default_room
+        self._on_private, self._clock = on_private, clock
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._reading: dict[str, asyncio.Task[RoomRecord | None]] = {}
+        self._closing: set[str] = set()
         self._tasks = TaskKeeper()
 
     async def start(self) -> None:
@@ -68,8 +74,11 @@ class Rooms:
         self._broker.on_reconnect(self._reconnected)
 
     async def close(self) -> None:
-        """Follow no more."""
+        """Follow no more; what was to be purged again is purged now."""
         await self._tasks.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_PURGES_S):
+                await asyncio.gather(*map(self._purge_again, list(self._closing)))
 
     async def admit(self, user: Principal, room: str) -> None:
         """Pass if `user` may be in `room`.
@@ -88,15 +97,39 @@ class Rooms:
         """Make a room, whose title is one line of what a reader may see.
 
         Raises:
-            Conflict: the room has been made already.
+            Conflict: the room has been made already, was deleted just now, or is in use as an open one: whoever could
+                make that theirs could put out those who are there, and delete what they said.
+            QuotaExceeded: the user owns as many as they may.
         """
+        await self._require_free(room)
         shown = " ".join(visible(title).split())[:MAX_TITLE_CHARS]
         record = RoomRecord(
             room=room, title=shown, private=private, owner=user.user_id, members=tuple(members), created_at=now_ms()
         )
+        if self._ownership is not None:
+            await self._ownership.note(user.user_id, room)
         await self._broker.put(subjects.ROOMS, room, value=record.to_json(), expect=0)
         self._keep(room, record)
         return record
+
+    async def delete(self, by: Principal, room: str) -> None:
+        """Delete a room, for its owner: all must leave, and what was said is purged before its name is free again.
+
+        The record stays, closed, until the purge is done, so that a failure opens no private room; repeat it then.
+
+        Raises:
+            NotFound: nobody made this room.
+            Forbidden: `by` does not own it.
+        """
+        record, revision = await self._close(by, room)
+        await self._purge(room)
+        if room not in self._closing:
+            self._closing.add(room)
+            self._tasks.spawn(self._purge_later(room), f"purge {room}")
+        with suppress(Conflict):  # somebody else has done the same
+            await self._broker.put(subjects.ROOMS, room, value=record.to_json(), expect=revision, ttl_s=CLOSED_S)
+        if self._ownership is not None:
+            await self._ownership.strike(by.user_id, room)
 
     async def set_member(self, by: Principal, room: str, user: str, *, member: bool) -> RoomRecord:
         """Add or remove a member of a private room; its owner may, and members may remove themselves.
@@ -110,6 +143,8 @@ class Rooms:
             if entry is None:
                 raise NotFound("nobody made this room: it is open and has no list of members")
             record = _record(entry.value)
+            if record.closed:
+                raise NotFound("this room was deleted")
             if by.user_id != record.owner and not (by.user_id == user and not member):
                 raise Forbidden("only the owner may change the members")
             others = [name for name in record.members if name != user]
@@ -134,13 +169,56 @@ class Rooms:
             page = await self._broker.read_after(stream, pattern, after, limit=500)
             for message in page.messages:
                 after = message.seq
-                record = None if message.gone else _readable(message.data)
+                record = None if message.gone else readable(message.data)
                 if record is not None and record.admits(user.user_id):
                     found.append(record.model_dump(by_alias=True, include={"room", "title", "private", "owner"}))
             more = page.more and bool(page.messages)
         return found
 
     # -- private ------------------------------------------------------------------------------------------------------
+
+    async def _require_free(self, room: str) -> None:
+        if room == self._default_room:
+            raise Conflict("this room is everybody's")
+        if await self._broker.get(subjects.ROOMS, require_id(room, "room")) is not None:
+            raise Conflict("this room has been made already, or was deleted just now")
+        if await self._broker.last_seq(subjects.CHAT, subjects.chat_message(room)):
+            raise Conflict("this room is in use, and open to all")
+
+    async def _close(self, by: Principal, room: str) -> tuple[RoomRecord, int]:
+        """Have a room admit nobody; return its record and its revision. Errors as `delete`."""
+        for _attempt in range(UPDATE_ATTEMPTS):
+            entry = await self._broker.get(subjects.ROOMS, require_id(room, "room"))
+            if entry is None:
+                raise NotFound("nobody made this room: it is open and has no owner")
+            record = _record(entry.value)
+            if by.user_id != record.owner:
+                raise Forbidden("only the owner may delete a room")
+            if record.closed:
+                return record, entry.revision
+            record = record.model_copy(update={"closed": True, "private": True, "members": (), "title": ""})
+            try:
+                revision = await self._broker.put(subjects.ROOMS, room, value=record.to_json(), expect=entry.revision)
+            except Conflict:
+                await asyncio.sleep(0)
+                continue
+            self._apply(room, record)
+            return record, revision
+        raise Conflict("the room changes too fast; try again")
+
+    async def _purge(self, room: str) -> None:
+        await self._broker.purge(subjects.CHAT, subjects.chat_message(room))
+
+    async def _purge_later(self, room: str) -> None:
+        await asyncio.sleep(PURGED_AGAIN_AFTER_S)
+        await self._purge_again(room)
+
+    async def _purge_again(self, room: str) -> None:
+        self._closing.discard(room)
+        try:
+            await self._purge(room)
+        except FanfareError as error:
+            get_logger().warning("room_not_purged_again", room=room, reason=str(error))
 
     def _cached(self, room: str) -> _Cached | None:
         """Return what is known of a room, if it is fresh."""
@@ -171,7 +249,7 @@ class Rooms:
 
     def _changed(self, message: Message) -> None:
         room = subjects.tokens_after(message.subject, 3)[0]
-        record = None if message.gone else _readable(message.data)
+        record = None if message.gone else readable(message.data)
         if message.gone or record is not None:
             self._apply(room, record)
         else:
@@ -195,15 +273,7 @@ def _record(value: bytes) -> RoomRecord:
     Raises:
         Unavailable: it cannot be read, so nobody can be let in: it may be a private room's.
     """
-    record = _readable(value)
+    record = readable(value)
     if record is None:
         raise Unavailable("the record of this room cannot be read")
     return record
-
-
-def _readable(value: bytes) -> RoomRecord | None:
-    try:
-        return RoomRecord.model_validate_json(value)
-    except ValidationError as error:
-        get_logger().error("room_record_invalid", reason=str(error.errors(include_input=False)[0]["msg"]))
-        return None

@@ -13,6 +13,7 @@ from services.chat.markers import MAX_MARKERS
 from services.chat.messages import MAX_HISTORY_PAGE
 from services.chat.parts import ChatParts
 from services.chat.protocol import pair_cursors
+from services.chat.records import MAX_MEMBERS, MAX_TITLE_CHARS
 from services.chat.session import ChatSession
 from services.chat.settings import ChatSettings
 from shared.auth.credentials import find_credential, query_fields
@@ -105,9 +106,9 @@ class NewRoom(Payload):
     """A room to make."""
 
     room: Id
-    title: Annotated[str, Field(max_length=128)] = ""
+    title: Annotated[str, Field(max_length=MAX_TITLE_CHARS)] = ""
     private: bool = False
-    members: Annotated[tuple[Id, ...], Field(max_length=500)] = ()
+    members: Annotated[tuple[Id, ...], Field(max_length=MAX_MEMBERS)] = ()
 
 
 class ReadUpTo(Payload):
@@ -214,19 +215,24 @@ def rooms_router() -> APIRouter:
     async def make_room(new: NewRoom, parts: Parts, user: User) -> dict[str, Any]:
         """Make a room; a private one admits its owner and members only."""
         record = await parts.rooms.create(user, new.room, title=new.title, private=new.private, members=new.members)
-        return record.model_dump(by_alias=True)
+        return record.to_data()
+
+    @router.delete("/{room}", status_code=204)
+    async def delete_room(room: Id, parts: Parts, user: User) -> None:
+        """Delete a room (its owner only): all must leave it, and what was said in it is deleted."""
+        await parts.rooms.delete(user, room)
 
     @router.post("/{room}/join")
     async def join_room(room: Id, member: Member, parts: Parts, user: User) -> dict[str, Any]:
         """Add a member to a private room (its owner only)."""
         record = await parts.rooms.set_member(user, room, member.user_id or user.user_id, member=True)
-        return record.model_dump(by_alias=True)
+        return record.to_data()
 
     @router.post("/{room}/leave")
     async def leave_room(room: Id, member: Member, parts: Parts, user: User) -> dict[str, Any]:
         """Remove a member from a private room; their open connections leave it on every edge."""
         record = await parts.rooms.set_member(user, room, member.user_id or user.user_id, member=False)
-        return record.model_dump(by_alias=True)
+        return record.to_data()
 
     @router.get("/{room}/members")
     @router.get("/{room}/presence")

@@ -136,10 +136,10 @@ class ChatSession:
         self._connection.deliver(words.reconnect(after_ms, rooms))
         self._hang_up(CloseCode.RESTART, "come back at another edge")
 
-    def evict(self, room: str) -> None:
+    def evict(self, room: str, reason: str) -> None:
         """Take the client out of a room that does not admit it any more."""
         self._depart(room)
-        self.deliver(make_event("left", {"room": room, "reason": "not a member"}))
+        self.deliver(make_event("left", {"room": room, "reason": reason}))
 
     def missed(self, gap: Gap) -> None:
         """Tell the client that something of a room is missing."""

@@ -20,6 +20,7 @@ class ChatSettings(ServiceSettings):
             a user: so many a second, and so many at once.
         refused_before_close: frames refused by a limit on one connection before it is closed with 4029.
         max_rooms_per_socket: rooms that one WebSocket may follow.
+        max_rooms_per_user: rooms that one user may own, over all edges; 0 for no cap.
         max_sockets_per_user, max_sockets_per_address, max_sockets: connections to this process; 0 for no cap. Behind a
             proxy that is not in `trusted_proxies`, all clients have one address.
         max_waiting, max_waiting_per_address: connections that have not said who they are; 0 for no cap.
@@ -42,6 +43,7 @@ class ChatSettings(ServiceSettings):
     command_burst: int = Field(100, ge=1)
     refused_before_close: int = Field(50, ge=1)
     max_rooms_per_socket: int = Field(50, ge=1)
+    max_rooms_per_user: int = Field(100, ge=0, le=500)
     max_sockets_per_user: int = Field(20, ge=0)
     max_sockets_per_address: int = Field(2_000, ge=0)
     max_sockets: int = Field(19_000, ge=0)

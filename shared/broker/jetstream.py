@@ -158,6 +158,10 @@ class JetStreamBroker:
         """Add to a shared counter."""
         return await self._log.add(subject, by)
 
+    async def purge(self, stream: str, subject: str) -> None:
+        """Drop all that a stream holds of one subject."""
+        await self._log.purge(stream, subject)
+
     # -- keys -----------------------------------------------------------------------------------------------------
 
     async def get(self, bucket: str, *tokens: str) -> Entry | None:

@@ -53,6 +53,10 @@ class TooManySubjects(Unavailable):
     """The patterns match more subjects than the server gives at once."""
 
 
+class StoreFull(Unavailable):
+    """The stream holds as much as it may, and forgets nothing to take more."""
+
+
 class JetStreamLog:
     """Stored messages, by way of one link."""
 
@@ -80,6 +84,8 @@ class JetStreamLog:
             try:
                 timeout_s = min(left_s, ANSWER_TIMEOUT_S)
                 return _appended(await self._link.ask_many(subject, data, headers, timeout_s=timeout_s), subject)
+            except StoreFull:
+                raise
             except Unavailable as error:
                 # An answer that was lost stays the news: what came after it cannot undo a message that was stored.
                 last_error = last_error if isinstance(last_error, OutcomeUnknown) else error
@@ -90,6 +96,12 @@ class JetStreamLog:
         """Add to a counter, once: an addition has no id, so it is not repeated. Raises as `store` does."""
         reply = await self._link.ask(subject, b"", {wire.INCREMENT: f"{by:+d}"})
         return int(_require(from_json(reply.data), subject)["val"])
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Drop all that a stream holds of one subject, through a change of leader."""
+        request = {"filter": subject}
+        answer = await self._patiently(lambda: self._api(f"STREAM.PURGE.{stream}", request))
+        _require(answer, f"stream {stream}")
 
     # -- read from the leader -------------------------------------------------------------------------------------
 
@@ -228,6 +240,8 @@ def refusal(error: Mapping[str, Any], what: str) -> FanfareError:
             return Conflict(text)
         case 10054, _:  # message size exceeds maximum allowed
             return TooLarge("message", MAX_MESSAGE_BYTES)
+        case 10077, _:  # maximum bytes exceeded
+            return StoreFull(text)
         case _, 404:
             return NotFound(text)
         case _, 400 | 500:  # 500 is a configuration that it will not have; what may pass is 503

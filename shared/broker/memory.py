@@ -144,6 +144,11 @@ class MemoryBroker:
         self._require_usable()
         return self._server.count(subject, by)
 
+    async def purge(self, stream: str, subject: str) -> None:
+        """Drop all that a stream holds of one subject."""
+        self._require_usable()
+        self._server.purge(stream, subject)
+
     # -- keys -----------------------------------------------------------------------------------------------------
 
     async def get(self, bucket: str, *tokens: str) -> Entry | None:

@@ -4,14 +4,15 @@ Three kinds of traffic, each with its own promise:
 
 * **ephemeral** (`publish`, `subscribe`, `request`, `serve`): at most once, in order for one publisher and one
   subject. What nobody listens to is gone. A subscriber hears its own publishes too.
-* **stored** (`append`, `read_after`, `read_last`, `first_seq`, `last_seq`, `count`): once `append` returned, the
-  message is in the stream and every later leader read sees it. A stream may repeat what it stores on
+* **stored** (`append`, `read_after`, `read_last`, `first_seq`, `last_seq`, `count`, `purge`): once `append` returned,
+  the message is in the stream and every later leader read sees it. A stream may repeat what it stores on
   `live.<subject>`; that repeat is ephemeral, so a reader that must miss nothing compares the chain
   `last_seq -> seq` and reads what is missing.
 * **keys** (`get`, `put`, `delete`): last value wins, unless `expect` names the revision that must still hold.
 
-Where one of several servers leads, what asks the leader (`append`, `first_seq`, `last_seq`, `state`, `get`, `put`,
-`delete`) waits through a change of leader, up to 10 s; a replica that does not answer is not the last to be asked.
+Where one of several servers leads, what asks the leader (`append`, `first_seq`, `last_seq`, `state`, `purge`, `get`,
+`put`, `delete`) waits through a change of leader, up to 10 s; a replica that does not answer is not the last to be
+asked.
 
 The contract test in `tests/contract` belongs to this file: an adapter that does not pass it is not one.
 
@@ -179,6 +180,12 @@ class Broker(Protocol):
     async def count(self, subject: str, by: int = 1) -> int:
         """Add to a counter that all processes share and return its new value."""
 
+    async def purge(self, stream: str, subject: str) -> None:
+        """Drop all that a stream holds of one subject; no later leader read sees it, and a replica soon does not.
+
+        Repeated, it drops what came since.
+        """
+
     # -- keys -----------------------------------------------------------------------------------------------------
 
     async def get(self, bucket: str, *tokens: str) -> Entry | None:
@@ -195,6 +202,7 @@ class Broker(Protocol):
 
         Raises:
             Conflict: `expect` does not hold.
+            Unavailable: also when the bucket is full, and then at once.
         """
 
     async def delete(self, bucket: str, *tokens: str, expect: int | None = None) -> None:

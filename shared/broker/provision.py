@@ -89,6 +89,7 @@ def bucket_config(spec: BucketSpec, replicas: int) -> dict[str, Any]:
     return _config(subjects.bucket_stream(spec.name), (keys,), spec, replicas) | {
         "max_msgs_per_subject": 1,
         "max_msg_size": MAX_MESSAGE_BYTES,
+        "discard": "old" if spec.forgets_oldest else "new",
         "duplicate_window": _ns(120),
         "allow_msg_ttl": True,
         "subject_delete_marker_ttl": _ns(spec.marker_ttl_s),

@@ -39,7 +39,10 @@ class StreamSpec:
 class BucketSpec:
     """One bucket of keys: the last value of each, with republished changes.
 
+    A full one refuses what is new, as buckets of NATS do: rooms that were forgotten would be open to all.
+
     Attributes:
+        forgets_oldest: a full one drops the key that was written longest ago instead.
         marker_ttl_s: how long the note that a key has gone is kept and can be read by a latecomer.
     """
 
@@ -47,6 +50,7 @@ class BucketSpec:
     max_bytes: int
     max_age_s: int = 0
     in_memory: bool = False
+    forgets_oldest: bool = False
     marker_ttl_s: int = 60
 
 
@@ -132,7 +136,8 @@ STREAMS: tuple[StreamSpec, ...] = (
 
 BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(subjects.LEASES, max_bytes=1 << 20, in_memory=True),
-    BucketSpec(subjects.MARKERS, max_bytes=128 << 20),
+    BucketSpec(subjects.MARKERS, max_bytes=128 << 20, forgets_oldest=True),  # whoever has marked nothing for longest
+    BucketSpec(subjects.OWNERS, max_bytes=32 << 20),
     BucketSpec(subjects.PRESENCE, max_bytes=64 << 20, in_memory=True),
     BucketSpec(subjects.ROOMS, max_bytes=64 << 20),
     BucketSpec(subjects.TICKETS, max_bytes=16 << 20, max_age_s=120, in_memory=True),

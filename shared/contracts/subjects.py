@@ -27,6 +27,7 @@ LEFT = "LEFT"
 
 # Buckets of keys.
 LEASES = "leases"
+OWNERS = "owners"
 MARKERS = "markers"
 PRESENCE = "presence"
 ROOMS = "rooms"

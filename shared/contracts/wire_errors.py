@@ -11,6 +11,7 @@ forbidden       403   -      a right is missing for this one request
 origin_refused  403   4003   the page will never be allowed
 not_found       404   -
 conflict        409   -
+quota_exceeded  409   -      waiting does not help: one of theirs has to go
 gone            410   -
 rate_limited    429   -      closed with 4029 only when abused, by the session's own count
 unavailable     503   -      the message was not stored: retry
@@ -36,6 +37,7 @@ HTTP_STATUS: dict[str, int] = {
     "origin_refused": 403,
     "not_found": 404,
     "conflict": 409,
+    "quota_exceeded": 409,
     "gone": 410,
     "rate_limited": 429,
     "unavailable": 503,

@@ -259,6 +259,23 @@ class Stored:
         page = await soon(lambda: broker.read_after(subjects.CHAT, room, 0, limit=10), ends_with(b"end"))
         assert [message.data for message in page.messages] == [b"once", b"end"]
 
+    async def test_what_was_purged_is_gone_and_what_is_of_other_subjects_or_comes_later_is_not(
+        self, broker: Broker
+    ) -> None:
+        room, other = fresh_room(), fresh_room()
+        for subject in (room, room, other):
+            await broker.append(subject, b"before", msg_id=new_id())
+        await broker.purge(subjects.CHAT, room)
+        assert await broker.last_seq(subjects.CHAT, room) == 0
+        assert await broker.last_seq(subjects.CHAT, other) > 0
+        later = await broker.append(room, b"later", msg_id=new_id())
+
+        page = await soon(lambda: broker.read_after(subjects.CHAT, room, 0, limit=10), ends_with(b"later"))
+        assert [message.seq for message in page.messages] == [later.seq]
+        await broker.purge(subjects.CHAT, room)
+        await broker.purge(subjects.CHAT, room)
+        assert await broker.first_seq(subjects.CHAT, room) == 0
+
     async def test_an_id_is_of_the_stream_not_of_the_subject_so_callers_build_it_from_both(
         self, broker: Broker
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from shared.broker.jetstream_admin import JetStreamAdmin
 from shared.broker.provision import configs, provision
 from shared.contracts import subjects
 from shared.contracts.ids import new_id
-from shared.errors import BadInput
+from shared.errors import BadInput, Unavailable
 from tests.support.nats_server import NatsServer
 
 BrokerFactory = Callable[..., Awaitable[JetStreamBroker]]
@@ -24,13 +25,25 @@ async def outcomes(url: str) -> set[str]:
     return done
 
 
-async def ensure(url: str, **changes: Any) -> None:
-    """Give stream CHAT these settings."""
+async def ensure(url: str, stream: str = subjects.CHAT, **changes: Any) -> None:
+    """Give a stream these settings."""
     admin = await JetStreamAdmin.connect(url, timeout_s=5)
     try:
-        await admin.ensure_stream({"name": subjects.CHAT} | changes)
+        await admin.ensure_stream({"name": stream} | changes)
     finally:
         await admin.close()
+
+
+async def keys_until_full(link: JetStreamBroker) -> list[str]:
+    """Make keys of 1,000 bytes in bucket `rooms`, and return those that it took."""
+    made: list[str] = []
+    while True:
+        name = new_id()
+        try:
+            await link.put(subjects.ROOMS, name, value=b"x" * 1_000, expect=0)
+        except Unavailable:
+            return made
+        made.append(name)
 
 
 async def test_provisioning_again_changes_nothing(nats_server: NatsServer) -> None:
@@ -72,6 +85,23 @@ async def test_a_refused_change_names_the_stream(nats_server: NatsServer) -> Non
         await ensure(nats_server.url, storage="memory")
     with pytest.raises(BadInput, match=r"stream CHAT.*replicas"):
         await provision(nats_server.url, replicas=3)
+
+
+async def test_a_full_bucket_refuses_what_is_new_at_once_and_forgets_nothing_and_a_deletion_makes_room(
+    nats_server: NatsServer, broker: BrokerFactory
+) -> None:
+    link, bucket = await broker(url=nats_server.url), subjects.bucket_stream(subjects.ROOMS)
+    await ensure(nats_server.url, bucket, discard="old")  # as it was once provisioned
+    await provision(nats_server.url)
+    await ensure(nats_server.url, bucket, max_bytes=10_000)
+    async with asyncio.timeout(5):
+        made = await keys_until_full(link)
+
+    assert 5 < len(made) < 10
+    for name in made:
+        assert await link.get(subjects.ROOMS, name)
+    await link.delete(subjects.ROOMS, made[0])
+    await link.put(subjects.ROOMS, new_id(), value=b"x" * 500, expect=0)
 
 
 async def test_what_is_stored_survives_a_stop_and_a_start(nats_server: NatsServer, broker: BrokerFactory) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from shared.clock import now_ms
+from shared.contracts import subjects
+from shared.contracts.events import ChatMessage
 from shared.contracts.ids import new_id
 from tests.integration.conftest import Pair
 from tests.support.clients import ChatClient, chat_client
@@ -225,6 +229,109 @@ async def test_a_room_is_made_once_and_listed_to_those_who_may_enter(pair: Pair)
     again = await pair.b.http.post("/api/chat/rooms", json={"room": private}, headers=pair.b.headers(stranger))
     assert again.status_code == 409
     assert [await listed(user) for user in (owner, member, stranger)] == [{private, public}] * 2 + [{public}]
+
+
+async def delete_room(edge: Edge, by: str, room: str) -> int:
+    return (await edge.http.delete(f"/api/chat/rooms/{room}", headers=edge.headers(by))).status_code
+
+
+async def try_to_make(edge: Edge, owner: str, room: str = "") -> tuple[int, str]:
+    body = {"room": room or somewhere()}
+    answer = await edge.http.post("/api/chat/rooms", json=body, headers=edge.headers(owner))
+    return answer.status_code, answer.json().get("code", "")
+
+
+async def test_nobody_can_make_the_default_room_theirs_nor_one_that_is_in_use(pair: Pair) -> None:
+    used = somewhere()
+    async with chat_client(pair.a, someone(), rooms=[used]) as client:
+        await client.say("I was here first")
+        for room in ("general", used):
+            assert await try_to_make(pair.b, someone(), room) == (409, "conflict")
+        await client.say("and still am")
+
+
+# -- deleted rooms ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_deleted_room_puts_all_out_on_every_edge_and_nothing_is_left_of_it(pair: Pair) -> None:
+    owner, member, stranger = someone(), someone(), someone()
+    room = await make_room(pair.a, owner, member)
+    async with chat_client(pair.a, owner, rooms=[room]) as one, chat_client(pair.b, member, rooms=[room]) as two:
+        await one.say("secret")
+        await two.hears("secret")
+        refused = [await delete_room(pair.a, user, room) for user in (stranger, member)]
+        done = await delete_room(pair.b, owner, room)
+        for client in (one, two):
+            left = await client.inbox.next("left")
+            assert left["data"] == {"room": room, "reason": "the room was deleted"}
+            await client.send("send_message", {"room": room, "content": "let me in"}, id="s")
+            assert await error(client, "s") == "forbidden"
+            await client.send("join", {"room": room}, id="j")
+            assert await error(client, "j") == "forbidden"
+
+    assert (refused, done) == ([403, 403], 204)
+    assert await pair.broker.last_seq(subjects.CHAT, subjects.chat_message(room)) == 0
+    assert await try_to_make(pair.a, stranger, room) == (409, "conflict")
+    assert await change_member(pair.a, owner, room, "join", stranger) == 404
+    assert await delete_room(pair.a, owner, room) == 204  # whoever did not hear the answer may ask again
+    assert await delete_room(pair.a, owner, somewhere()) == 404
+
+
+async def test_who_takes_the_name_of_a_deleted_room_reads_nothing_of_it_not_even_what_came_too_late(
+    more_edges: Edges, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.chat.rooms.PURGED_AGAIN_AFTER_S", 0.5)
+    monkeypatch.setattr("services.chat.rooms.CLOSED_S", 2)
+    edge, elsewhere = await more_edges.chat(), await more_edges.chat()
+    owner, heir, room = someone(), someone(), somewhere()
+    subject = subjects.chat_message(room)
+    await make_room(edge, owner, room=room)
+    async with chat_client(edge, owner, rooms=[room]) as client:
+        cursor = (await client.say("secret"))["cursor"]
+        assert await delete_room(edge, owner, room) == 204
+        await client.inbox.next("left")
+    late = ChatMessage.encode("m_late", room, owner, "Late", "too late", now_ms())
+    await pair.broker.append(subject, late, msg_id=new_id())  # by an edge that had not heard of it
+    async with asyncio.timeout(10):
+        while await try_to_make(elsewhere, heir, room) != (201, ""):
+            await asyncio.sleep(0.1)
+    history = await elsewhere.http.get(f"/api/chat/rooms/{room}/messages", headers=edge.headers(heir))
+    async with chat_client(elsewhere, heir, rooms=[room], cursors=[cursor]) as client:
+        await client.say("mine")
+        await client.hears("mine")
+
+        assert [message["content"] for message in client.messages] == ["mine"]
+    assert history.json()["messages"] == []
+
+
+# -- how many a user owns ---------------------------------------------------------------------------------------------
+
+
+async def test_a_user_owns_no_more_rooms_than_they_may_however_many_edges_they_ask_at_once(more_edges: Edges) -> None:
+    edges, user = [await more_edges.chat(max_rooms_per_user=3) for _ in range(2)], someone()
+    answers = await asyncio.gather(*(try_to_make(edges[number % 2], user) for number in range(10)))
+
+    assert sorted(answers) == [(201, "")] * 3 + [(409, "quota_exceeded")] * 7
+    assert await try_to_make(edges[0], someone()) == (201, "")
+
+
+async def test_whoever_deletes_a_room_may_make_another_at_any_edge(more_edges: Edges) -> None:
+    edges, user, room = [await more_edges.chat(max_rooms_per_user=1) for _ in range(2)], someone(), somewhere()
+    assert await try_to_make(edges[0], user, room) == (201, "")
+    assert await try_to_make(edges[0], user, room) == (409, "conflict")
+    assert await try_to_make(edges[1], user) == (409, "quota_exceeded")
+    assert await delete_room(edges[1], user, room) == 204
+
+    assert await try_to_make(edges[0], user) == (201, "")
+
+
+async def test_for_benchmarks_a_user_owns_any_number_of_rooms(more_edges: Edges) -> None:
+    edge, user = await more_edges.chat(max_rooms_per_user=1, FANFARE_LIMITS="off"), someone()
+
+    assert [await try_to_make(edge, user) for _ in range(3)] == [(201, "")] * 3
+
+
+# -- rooms that cannot be ---------------------------------------------------------------------------------------------
 
 
 BAD_ROOMS: list[Any] = [{"room": bad} for bad in BAD_IDS]

@@ -79,6 +79,7 @@ async def as_chat(broker: Broker) -> None:
     await broker.publish(subjects.typing(room), b"{}")
     await broker.publish(subjects.read(user), b"{}")
     await broker.publish(subjects.status("chat", edge), b"{}")
+    await broker.purge(subjects.CHAT, subjects.chat_message(room))
     await broker.count(subjects.counter("chat", user, 1))
     await broker.state(subjects.CHAT)
     await broker.last_seq(subjects.CHAT, subjects.chat_message(room))
@@ -89,9 +90,11 @@ async def as_chat(broker: Broker) -> None:
         (subjects.LEASES, "edge", edge),
         (subjects.PRESENCE, room, edge),
         (subjects.ROOMS, room),
+        (subjects.OWNERS, user),
     ):
         await use_key(broker, bucket, *key)
-        await broker.read_last(subjects.bucket_stream(bucket), [subjects.bucket_keys(bucket)])
+        if bucket != subjects.OWNERS:
+            await broker.read_last(subjects.bucket_stream(bucket), [subjects.bucket_keys(bucket)])
     await use_key(broker, subjects.MARKERS, user)
     await broker.append(subjects.presence_gone(room, user), b"{}", msg_id=new_id())
     await broker.read_last(subjects.bucket_stream(subjects.PRESENCE), [subjects.rosters_of(edge)])
@@ -195,7 +198,8 @@ async def test_each_service_may_do_its_work(connect: Connect, service: str) -> N
         subjects.live(subjects.notify_user("user")),
         "_INBOX_admin.x",
         "$SYS.REQ.SERVER.PING",
-        *(f"$JS.API.STREAM.{verb}.CHAT" for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "MSG.DELETE", "SNAPSHOT")),
+        *(f"$JS.API.STREAM.{verb}.CHAT" for verb in ("CREATE", "UPDATE", "DELETE", "MSG.DELETE", "SNAPSHOT")),
+        "$JS.API.STREAM.PURGE.NOTIFY",
         "$JS.API.CONSUMER.CREATE.CHAT",
     ],
 )
@@ -208,16 +212,19 @@ async def test_nobody_may_forge_what_was_stored_or_touch_streams(connect: Connec
     [
         ("auth", subjects.chat_message("room")),
         ("chat", subjects.revoked("user")),
+        ("chat", "$JS.API.STREAM.PURGE.KV_rooms"),
         ("chat", subjects.notify_user("user")),
         ("chat", subjects.price("ACME")),
         ("chat", subjects.status("auth", "one")),
         ("chat", subjects.bucket_key(subjects.LEASES, "price_feed")),
         ("notifications", subjects.chat_message("room")),
         ("notifications", subjects.revoked("user")),
+        ("notifications", "$JS.API.STREAM.PURGE.CHAT"),
         ("notifications", "$JS.API.DIRECT.GET.CHAT"),
         ("price_feed", subjects.notify_user("user")),
         ("price_feed", subjects.bucket_key(subjects.LEASES, "edge", "one")),
         ("producer", subjects.chat_message("room")),
+        ("producer", "$JS.API.STREAM.PURGE.CHAT"),
         ("producer", subjects.revoked("user")),
         ("producer", subjects.read("user")),
         ("producer", subjects.bucket_key(subjects.ROOMS, "room")),
