@@ -76,15 +76,16 @@ class Windows:
         self._browser, self._url = browser, url
         self.opened: list[Window] = []
 
-    async def open(self, *, width: int = 1280) -> Window:
-        """Open a window and register a new user in it, as a person does."""
+    async def open(self, user: str = "", *, width: int = 1280) -> Window:
+        """Open a window and register a new user in it, as a person does; or sign one in who is there already."""
         context = await self._browser.new_context(viewport={"width": width, "height": 800})
         await context.add_init_script(SOCKETS)
-        window = Window(await context.new_page(), f"user-{new_id()[:10]}", [])
+        window = Window(await context.new_page(), user or f"user-{new_id()[:10]}", [])
         window.page.on("pageerror", lambda error: window.errors.append(str(error)))
         window.page.on("console", lambda line: window.errors.append(line.text) if line.type == "error" else None)
         await window.page.goto(self._url)
-        await window.part("login-switch").click()
+        if not user:
+            await window.part("login-switch").click()
         await window.part("login-user").fill(window.user)
         await window.part("login-password").fill(PASSWORD)
         await window.part("login-submit").click()
@@ -145,6 +146,32 @@ async def test_others_see_who_is_there_who_types_and_what_is_unread(windows: Win
     await ada.part(f"room-{room}").click()
     await expect(ada.message(text)).to_have_count(1)
     await expect(ada.part(f"room-{room}").locator(".badge")).to_be_hidden()
+
+
+async def test_what_is_read_in_one_window_is_read_in_the_other_and_unread_outlives_a_reload(windows: Windows) -> None:
+    bob, ada = await windows.open(), await windows.open()
+    room, texts = f"room-{new_id()[:8]}", [f"{n} unread {new_id()}" for n in range(2)]
+    other = await windows.open(ada.user)
+    badges = [window.part(f"room-{room}").locator(".badge") for window in (ada, other)]
+    for window in (ada, other, bob):
+        await window.enter(room)
+    for window in (ada, other):
+        await window.part("room-general").click()
+    for text in texts:
+        await bob.say(text)
+    for badge in badges:
+        await expect(badge).to_have_text("2")
+
+    await other.page.reload()
+    await expect(badges[1]).to_have_text("2")
+    await expect(badges[1]).to_be_visible()
+    await ada.part(f"room-{room}").click()
+    for badge in badges:
+        await expect(badge).to_be_hidden()
+    await other.page.reload()
+    await other.connected()
+    await expect(badges[1]).to_be_hidden()
+    assert ada.errors + other.errors == []
 
 
 async def test_a_dropped_socket_reconnects_and_nothing_is_missing(windows: Windows) -> None:

@@ -208,6 +208,35 @@ test("an open connection is given a token that outlives its own, once, some time
   expect(FakeSocket.last.ofType("auth")).toEqual([{ type: "auth", token: "good for more than 22500" }]);
 });
 
+test("a room is marked as read at once, then seldom, again until that is stored, and never backwards", async () => {
+  const { chat } = openChat();
+  const read: [string, number][] = [];
+  chat.on("read", ({ cursor, unread }) => read.push([cursor, unread]));
+  const marks = () => FakeSocket.last.ofType("mark_read").map(({ data }) => data?.["cursor"]);
+  FakeSocket.last.welcome({ general: "e1:5" });
+  chat.markRead("general");
+  for (const seq of [6, 7, 8]) {
+    FakeSocket.last.frame("chat_message", message(seq));
+    chat.markRead("general");
+  }
+  expect(marks()).toEqual(["e1:5"]);
+
+  await vi.advanceTimersByTimeAsync(3_000);
+  expect(marks()).toEqual(["e1:5", "e1:8"]);
+  FakeSocket.last.drop(1006);
+  await settle();
+  FakeSocket.last.welcome({ general: "e1:8" });
+  await vi.advanceTimersByTimeAsync(3_000);
+  expect(marks()).toEqual(["e1:8"]);
+
+  FakeSocket.last.frame("read", { room: "general", cursor: "e1:8", unread: 0 }, "read:general");
+  FakeSocket.last.frame("read", { room: "general", cursor: "e1:6", unread: 2 }); // of another edge, and late
+  chat.markRead("general");
+  await vi.advanceTimersByTimeAsync(9_000);
+  expect(marks()).toEqual(["e1:8"]);
+  expect(read).toEqual([["e1:8", 0]]);
+});
+
 test("it gives up after as many attempts as it is allowed", async () => {
   const chat = new Chat({
     auth: auth.asAuth(),

@@ -17,16 +17,20 @@ import type {
   Gap,
   History,
   Member,
+  ReadMarker,
   Resync,
   WireError,
 } from "./frames";
 import { ProblemError, asProblem } from "./http";
 import { Link, type LinkOptions, type LinkState } from "./link";
 import { type Outgoing, Outbox } from "./outbox";
+import { ReadMarks } from "./read-marks";
 import { Renewal } from "./renewal";
 
 const HISTORY_LIMIT = 50;
 const RESEND_MS = 2_000;
+/** Before the room in the id of a `mark_read`; no id of a room or a message begins so. */
+const READ = "read:";
 /** Codes that say of a handshake that one of its rooms, or its cursor, was refused. */
 const ROOM_REFUSALS: ReadonlySet<string> = new Set(["forbidden", "bad_id", "bad_input"]);
 
@@ -58,6 +62,9 @@ export class Chat extends Emitter<ChatEvents> {
   /** Rooms and, for each, the cursor of the last message emitted; null before the first. */
   readonly #rooms = new Map<string, string | null>();
   readonly #outbox = new Outbox();
+  readonly #marks = new ReadMarks((room, cursor) =>
+    this.#link.send({ type: "mark_read", id: READ + room, data: { room, cursor } }),
+  );
   /** Messages that wait for a POST to answer, or for the time that the server set. */
   readonly #busy = new Set<string>();
   readonly #auth: Auth;
@@ -97,6 +104,7 @@ export class Chat extends Emitter<ChatEvents> {
   close(): void {
     this.#link.close();
     this.#outbox.clear();
+    this.#marks.clear();
   }
 
   join(room: string): void {
@@ -120,6 +128,17 @@ export class Chat extends Emitter<ChatEvents> {
   /** Tell the room; the server forgets it after 6 s. Lost without a trace while the link is down. */
   typing(room: string, isTyping: boolean): void {
     this.#link.send({ type: "typing_status", data: { room, isTyping } });
+  }
+
+  /** This user has read all that was emitted of a room. Call it as often as they look: few calls cost a frame. */
+  markRead(room: string): void {
+    const cursor = this.#rooms.get(room);
+    if (cursor) this.#marks.mark(room, cursor);
+  }
+
+  /** What is unread in every room that this user has marked, on whichever device. */
+  async unread(): Promise<ReadMarker[]> {
+    return (await this.#auth.call<{ rooms: ReadMarker[] }>("GET", "/api/chat/unread")).rooms;
   }
 
   /** Read stored messages of a room, the newest by default, or those before a cursor. */
@@ -154,6 +173,9 @@ export class Chat extends Emitter<ChatEvents> {
         return;
       case "joined":
         this.#enterRoom(frame.data.room, frame.data.cursor);
+        break;
+      case "read":
+        if (!this.#marks.told(frame.data)) return;
         break;
       case "left":
         if (frame.data.reason) this.#rooms.delete(frame.data.room); // else it was our own wish, and may have changed since
@@ -233,10 +255,11 @@ export class Chat extends Emitter<ChatEvents> {
     else this.#outbox.stored(clientId, result);
   }
 
-  /** An error answers the frame with its id: a message, a join, or none of them. */
+  /** An error answers the frame with its id: a mark, a message, a join, or none of them. */
   #onError(id: string, error: WireError): void {
     if (error.retryAfterMs) this.#link.hold(error.retryAfterMs);
-    if (this.#outbox.has(id)) this.#onRefusedMessage(id, error);
+    if (id.startsWith(READ)) this.#onRefusedMark(id.slice(READ.length), error);
+    else if (this.#outbox.has(id)) this.#onRefusedMessage(id, error);
     else if (this.#rooms.has(id)) this.#onRefusedRoom(id, error);
     else if (this.state !== "open" && ROOM_REFUSALS.has(error.code)) this.#onRefusedHandshake(error);
     else this.emit("error", error);
@@ -252,6 +275,11 @@ export class Chat extends Emitter<ChatEvents> {
       this.#busy.delete(clientId);
       this.#flush();
     }, error.retryAfterMs ?? RESEND_MS);
+  }
+
+  /** What is not refused for good is sent again in any case. */
+  #onRefusedMark(room: string, { retryable }: WireError): void {
+    if (!retryable) this.#marks.refused(room);
   }
 
   #onRefusedRoom(room: string, { message }: WireError): void {

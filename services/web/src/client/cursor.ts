@@ -9,6 +9,13 @@ export function advance(current: string | null, next: string): string | null {
   return nextEpoch !== epoch || nextSeq > seq ? next : null;
 }
 
+/** Say whether `cursor` is before `other`; of another life of the stream it never is. */
+export function isBehind(cursor: string, other: string): boolean {
+  const [epoch, seq] = split(cursor);
+  const [otherEpoch, otherSeq] = split(other);
+  return epoch === otherEpoch && seq < otherSeq;
+}
+
 function split(cursor: string): [epoch: string, seq: number] {
   const at = cursor.indexOf(":");
   return [cursor.slice(0, at), Number(cursor.slice(at + 1))];

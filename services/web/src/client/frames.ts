@@ -49,6 +49,13 @@ export interface Ack {
   clientId?: string;
 }
 
+/** How far this user has read a room, on whichever device, and how many messages are behind that. */
+export interface ReadMarker {
+  room: string;
+  cursor: string;
+  unread: number;
+}
+
 export interface WireError {
   code: string;
   message: string;
@@ -104,6 +111,8 @@ export interface ChatFrames {
   left: { room: string; reason?: string };
   presence_update: Presence;
   typing_indicator: TypingIndicator;
+  /** A room was marked as read, by this client or by another of the same user. */
+  read: ReadMarker;
   gap: Gap;
   resync: Resync;
   reconnect: ReconnectNotice;

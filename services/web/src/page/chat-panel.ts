@@ -1,6 +1,6 @@
 /** The chat panel: rooms, who is there, the log of the room in view, and the composer. */
 
-import { type Chat, type ChatMessage, ProblemError, type User, asProblem } from "../client";
+import { type Chat, type ChatMessage, ProblemError, type ReadMarker, type User, asProblem } from "../client";
 import { byId, hue, make, onSubmit } from "./dom";
 import { RoomList } from "./room-list";
 import { RoomLog } from "./room-log";
@@ -10,6 +10,8 @@ import { TypingLine, announceTyping } from "./typing";
 
 const MAX_FACES = 6;
 const NEAR_END_PX = 80;
+/** After a reconnect, what was missed comes first; and not all who come back ask at once. */
+const ASK_AGAIN_AFTER_MS = 1_000;
 
 interface Room {
   name: string;
@@ -38,6 +40,8 @@ class ChatPanel {
   #current: Room;
   /** Whether the reader is at the end of the log, and wants to stay there. */
   #following = true;
+  #asked = false;
+  #asking: ReturnType<typeof setTimeout> | undefined;
 
   constructor(chat: Chat, user: User) {
     this.#chat = chat;
@@ -58,10 +62,16 @@ class ChatPanel {
       this.#keepingEnd(() => this.#rooms.get(room)?.log.addHistory(messages, more));
       this.#drawMembers();
     });
-    chat.on("connected", ({ rooms }) =>
-      rooms.forEach((entry) => this.#setMembers(entry.room, entry.members)),
-    );
-    chat.on("joined", ({ room, members }) => this.#setMembers(room, members));
+    chat.on("connected", ({ rooms }) => {
+      rooms.forEach((entry) => this.#setMembers(entry.room, entry.members));
+      this.#look();
+      this.#askUnread();
+    });
+    chat.on("joined", ({ room, members }) => {
+      this.#setMembers(room, members);
+      this.#look();
+    });
+    chat.on("read", (read) => this.#onRead(read));
     chat.on("left", ({ room, reason }) => {
       if (!reason || !this.#rooms.has(room)) return;
       toast(`You are not in #${room} any more`, reason);
@@ -110,7 +120,7 @@ class ChatPanel {
       if (this.#following) this.#latest.hidden = true;
     });
     new ResizeObserver(() => this.#following && this.#scrollToEnd()).observe(this.#log);
-    document.addEventListener("visibilitychange", () => this.#clearUnread());
+    document.addEventListener("visibilitychange", () => this.#look());
   }
 
   // -- messages ----------------------------------------------------------------------------------------------------
@@ -132,6 +142,7 @@ class ChatPanel {
     this.#names.set(message.userId, message.username);
     this.#typing.set(message.room, message.userId, false);
     const fresh = this.#keepingEnd(() => room.log.add(message));
+    if (room === this.#current) this.#look();
     if (!fresh || message.userId === this.#user.id) return;
     if (room !== this.#current || document.hidden) this.#setUnread(room, room.unread + 1);
     else if (!this.#following) this.#latest.hidden = false;
@@ -199,7 +210,7 @@ class ChatPanel {
     this.#list.setCurrent(name);
     this.#log.replaceChildren(this.#current.log.element);
     this.#typing.show(name);
-    this.#clearUnread();
+    this.#look();
     this.#drawMembers();
     this.#scrollToEnd();
   }
@@ -208,8 +219,27 @@ class ChatPanel {
     saveRooms(this.#user.id, [...this.#rooms.keys()]);
   }
 
-  #clearUnread(): void {
-    if (!document.hidden) this.#setUnread(this.#current, 0);
+  /** Whoever has the page before them reads the room in view. */
+  #look(): void {
+    if (document.hidden) return;
+    this.#setUnread(this.#current, 0);
+    this.#chat.markRead(this.#current.name);
+  }
+
+  #onRead({ room: name, unread }: ReadMarker): void {
+    const room = this.#rooms.get(name);
+    if (room && (room !== this.#current || document.hidden)) this.#setUnread(room, unread);
+  }
+
+  /** Between answers the panel counts by itself. */
+  #askUnread(): void {
+    const waitMs = this.#asked ? ASK_AGAIN_AFTER_MS * (0.5 + Math.random()) : 0;
+    this.#asked = true;
+    clearTimeout(this.#asking);
+    this.#asking = setTimeout(async () => {
+      const markers = await this.#chat.unread().catch(asProblem);
+      if (!(markers instanceof ProblemError)) markers.forEach((marker) => this.#onRead(marker));
+    }, waitMs);
   }
 
   #setUnread(room: Room, unread: number): void {
