@@ -143,9 +143,14 @@ Sender = Annotated[Principal, Depends(chatting)]
 
 async def calling(parts: Parts, user: Sender) -> Principal:
     """Return who asks, if they may chat and do not call too often."""
+    pay_for_call(parts, user)
+    return user
+
+
+def pay_for_call(parts: ChatParts, user: Principal) -> None:
+    """Count a call. Raises RateLimited if there were too many."""
     if parts.calls is not None:
         parts.calls.require(user.user_id, "calls")
-    return user
 
 
 User = Annotated[Principal, Depends(calling)]
@@ -197,7 +202,7 @@ def reading_router() -> APIRouter:
         parts: Parts, user: User, room: Annotated[tuple[Id, ...], Query(max_length=MAX_MARKERS)] = ()
     ) -> dict[str, Any]:
         """Return how much is unread in each room that the caller has marked, or in those that are named."""
-        return {"rooms": await parts.reading.unread(user, room)}
+        return {"rooms": await parts.reading.unread(user, room, pay=lambda: pay_for_call(parts, user))}
 
     return router
 

@@ -185,5 +185,16 @@ async def test_after_the_stream_was_made_anew_all_that_is_kept_is_unread_until_i
     assert (await reading.unread(ANN))[0]["unread"] == 0
 
 
+async def test_whoever_asks_about_many_rooms_pays_for_more_than_one_call(
+    reading: Reading, broker: FarBroker, metrics: Metrics
+) -> None:
+    markers, paid = ReadMarkers(broker, metrics), []
+    for number in range(45):
+        await markers.advance("ann", f"r{number}", Position("e", 1))
+
+    assert len(await reading.unread(ANN, pay=lambda: paid.append(1))) == 45
+    assert len(paid) == 2
+
+
 def _sayer(broker: MemoryBroker) -> Callable[[], object]:
     return lambda: broker.append(subjects.chat_message("r"), b"x", msg_id=new_id())
