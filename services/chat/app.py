@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI
-
 from services.chat.encoding import MessageEncoder
 from services.chat.messages import Messages
 from services.chat.ownership import Ownership
@@ -51,9 +49,11 @@ def create_app(
     lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+    async def lifespan(app: ServiceApp) -> AsyncIterator[State]:
         async with open_edge(NAME, settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s) as edge:
-            yield {"chat": await _make_parts(settings, edge)}
+            parts = await _make_parts(settings, edge)
+            app.guard = parts.admission.guard
+            yield {"chat": parts}
 
     return build_app(
         NAME,

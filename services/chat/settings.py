@@ -28,7 +28,7 @@ class ChatSettings(ServiceSettings):
             second, and at once twice as many as it may hold (`max_sockets_per_address`); 0 for no limit, and none where
             that cap is 0. A herd that comes from one address when an edge has died is within the two thousand twice.
             After that, 100 a second let each of its 2,000 connections come anew every 20 s, as after every page of a
-            site; and who does nothing but come takes a tenth of a core at the most.
+            site; and who does nothing but come takes less than a tenth of a core for what is let in.
         backlog_bytes: what a slow client may have waiting before it is closed with 4080.
         expiry_warning_s: how long before its token expires a client is warned.
     """

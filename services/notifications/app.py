@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
-
 from services.notifications.notices import Notices, encode_notice
 from services.notifications.opening import PATH, stream_endpoint
 from services.notifications.parts import NotificationsParts, State
@@ -38,9 +36,11 @@ def create_app(
     lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+    async def lifespan(app: ServiceApp) -> AsyncIterator[State]:
         async with open_edge(NAME, settings, lifecycle, metrics, heartbeat_s=settings.heartbeat_s) as edge:
-            yield {"notifications": await _make_parts(settings, edge)}
+            parts = await _make_parts(settings, edge)
+            app.guard = parts.admission.guard
+            yield {"notifications": parts}
 
     return build_app(
         NAME,

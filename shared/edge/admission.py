@@ -4,7 +4,7 @@ how often an address may come.
 Asked before a handshake is answered and before a token is looked at, so that a refusal costs neither: 429 for an
 address that has or makes too many, 503 when this process has too many that wait. How many a user may hold is asked when
 the user is known (`sessions.py`). An HTTP call is no arrival, but one whose credential does not hold costs what an
-arrival costs, and counts as one (`caller`).
+arrival costs, and counts as one (`caller`); an address without any is refused its calls too (`guard`).
 
 Counts only: an address costs two entries while it has connections, one number for some seconds after it came, and a
 connection nothing but a reference to it.
@@ -99,13 +99,17 @@ class Admission:
             self._wait(address)
         self._held[address] += 1
 
-    def require_arrival(self, address: str) -> None:
-        """Raise RateLimited unless an arrival is left to an address; take none."""
-        if self._counts(address) and (wait_s := self._arrivals.wait_s(address)):
+    def guard(self, scope: Scope) -> None:
+        """Pass an HTTP call, which takes no arrival.
+
+        Raises:
+            RateLimited: no arrival is left to its address.
+        """
+        if self._counts_arrivals and (wait_s := self._arrivals.wait_s(address_of(scope))):
             self._refuse_arrival(wait_s)
 
     def charge(self, address: str) -> None:
-        """Take an arrival, if one is left, for something that has cost as much as one."""
+        """Take an arrival, if one is left, for a call that has cost as much as one."""
         if self._counts(address):
             self._arrivals.take(address)
 
@@ -151,21 +155,17 @@ class Admission:
 
 
 async def caller(admission: Admission, authenticator: Authenticator, scope: Scope) -> Principal:
-    """Return who makes an HTTP call; errors as `authenticator.request`.
+    """Return who makes an HTTP call that `guard` has passed; errors as `authenticator.request`.
 
-    A token that has expired or was revoked is remembered: it costs no signature's check, and no arrival.
-
-    Raises:
-        RateLimited: too many credentials of its address did not hold.
+    One whose credential does not hold takes an arrival of its address. A token that has expired or was revoked does
+    not: it is remembered, and costs no signature's check.
     """
-    address = address_of(scope)
-    admission.require_arrival(address)
     try:
         return await authenticator.request(scope)
     except (TokenExpired, SessionRevoked):
         raise
     except Unauthorized:
-        admission.charge(address)
+        admission.charge(address_of(scope))
         raise
 
 

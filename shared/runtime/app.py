@@ -24,8 +24,9 @@ from shared.runtime.settings import ServiceSettings
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
+API = "/api/"
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
+Lifespan = Callable[["ServiceApp"], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 
 class ServiceApp(FastAPI):
@@ -33,10 +34,15 @@ class ServiceApp(FastAPI):
 
     A WebSocket needs nothing of the stack (no body, no status, its own errors), and the way through is a third of its
     handshake. A stream needs the log and the errors, and neither routing nor dependencies.
+
+    Attributes:
+        guard: called with the scope of each call to the API before anything else looks at it; what it raises is the
+            answer. What a flood of calls costs is the way to a route, and a line of the log for each.
     """
 
     sockets: Mapping[str, ASGIApp]
     streams: dict[str, ASGIApp]
+    guard: Callable[[Scope], None] | None = None
 
     @property
     def staying(self) -> frozenset[str]:
@@ -52,6 +58,12 @@ class ServiceApp(FastAPI):
             endpoint = self.streams.get(scope["path"])
         elif scope["type"] == "lifespan":
             send = _saying_why(send, self.state.lifecycle)
+        if endpoint is None and self.guard is not None and scope.get("path", "").startswith(API):
+            try:
+                self.guard(scope)
+            except FanfareError as error:
+                await problem_response(error)(scope, receive, send)
+                return
         await (endpoint or super().__call__)(scope, receive, send)
 
 
