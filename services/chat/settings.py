@@ -16,8 +16,8 @@ class ChatSettings(ServiceSettings):
         auth_deadline_s: a WebSocket that came without a credential must send one within this.
         heartbeat_s: a client that heard nothing for 2.5 times this should reconnect.
         message_limit, message_window_s: messages of one user in a window of time, over all edges.
-        command_rate_hz, command_burst: joins, leaves, marks, pings, renewals and wrong frames of a connection, HTTP calls
-            of a user: so many a second, and so many at once.
+        command_rate_hz, command_burst: joins, leaves, marks, pings, renewals and wrong frames of a connection, HTTP
+            calls of a user: so many a second, and so many at once.
         refused_before_close: frames refused by a limit on one connection before it is closed with 4029.
         max_rooms_per_socket: rooms that one WebSocket may follow.
         max_rooms_per_user: rooms that one user may own, over all edges; 0 for no cap.
