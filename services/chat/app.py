@@ -34,6 +34,7 @@ from shared.edge.turns import Turns
 from shared.edge.wire import frames
 from shared.edge.wire.websocket import SocketContext
 from shared.runtime.app import ServiceApp, build_app
+from shared.runtime.contract import contract_router
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
 from shared.telemetry.metrics import Metrics
@@ -58,7 +59,7 @@ def create_app(
     return build_app(
         NAME,
         lifespan=lifespan,
-        routers=[messages_router(), reading_router(), rooms_router()],
+        routers=[messages_router(), reading_router(), rooms_router(), contract_router()],
         sockets={"/ws/chat": chat_socket},
         settings=settings,
         lifecycle=lifecycle,

@@ -29,16 +29,16 @@ class ChatProtocol:
             BadInput: it is no frame of the protocol; also TooLarge, BadId.
             Unauthorized: it came before `auth`.
         """
-        return parse_frame(raw) if self.authenticated else (self._first(raw), None)
+        return parse_frame(raw) if self.authenticated else self._first(raw)
 
-    def _first(self, raw: str | bytes) -> Authenticate:
+    def _first(self, raw: str | bytes) -> tuple[Authenticate, str | None]:
         try:
-            frame, _ = parse_frame(raw)
+            frame, given_id = parse_frame(raw)
         except BadInput:
             raise Unauthorized("the first frame must be auth") from None
         if not isinstance(frame, Authenticate):
             raise Unauthorized("the first frame must be auth")
-        return frame
+        return frame, given_id
 
 
 def pair_cursors(rooms: list[str], cursors: list[str], *, default_room: str, limit: int) -> dict[str, str | None]:

@@ -123,9 +123,9 @@ class ChatSession:
         if code is not None:
             self._hang_up(code, error.message[:100])
 
-    def refuse(self, error: FanfareError) -> None:
+    def refuse(self, error: FanfareError, given_id: str | None = None) -> None:
         """Tell the client why this connection cannot begin, and close it."""
-        self._connection.deliver(make_event("error", error_data(error)))
+        self._connection.deliver(words.answer("error", error_data(error), given_id))
         self._hang_up(refusal_code(error), error.message[:100])
 
     def ask_to_leave(self, after_ms: int) -> None:
@@ -164,18 +164,18 @@ class ChatSession:
             case frames.Ping():
                 self.deliver(words.answer("pong", {"timestamp": now_ms()}, given_id))
             case frames.Authenticate(token=token):
-                await self._authenticate(token)
+                await self._authenticate(token, given_id)
 
-    async def _authenticate(self, token: str) -> None:
+    async def _authenticate(self, token: str, given_id: str | None) -> None:
         principal = await self._parts.authenticator.token(token)
         if not self._protocol.authenticated:
-            await self._try_welcome(principal)
+            await self._try_welcome(principal, given_id)
             return
         if principal.user_id != self.principal.user_id:
             raise Unauthorized("a connection cannot change its user")
         self.principal = principal
         self._watch_expiry()
-        self.deliver(make_event("renewed", {"expiresAt": principal.expires_at_s * 1000}))
+        self.deliver(words.answer("renewed", {"expiresAt": principal.expires_at_s * 1000}, given_id))
 
     async def _store(self, room: str, content: str, client_id: str | None, given_id: str | None) -> None:
         await self._parts.rooms.admit(self.principal, room)
@@ -201,13 +201,13 @@ class ChatSession:
 
     # -- rooms --------------------------------------------------------------------------------------------------------
 
-    async def _try_welcome(self, principal: Principal) -> None:
+    async def _try_welcome(self, principal: Principal, given_id: str | None = None) -> None:
         try:
-            await self._welcome(principal)
+            await self._welcome(principal, given_id)
         except FanfareError as error:
-            self.refuse(error)
+            self.refuse(error, given_id)
 
-    async def _welcome(self, principal: Principal) -> None:
+    async def _welcome(self, principal: Principal, given_id: str | None) -> None:
         """Register first, then tell: whoever can be heard of can also be ended."""
         principal.require(Scope.CHAT)
         self.principal = principal
@@ -217,7 +217,8 @@ class ChatSession:
         self._parts.admission.known(self._address)
         wanted, self._wanted = self._wanted or {}, None
         entered = {room: await self._enter(room, cursor) for room, cursor in wanted.items()}
-        self.deliver(words.connected(principal, [data for _, data in entered.values()], self._parts.settings))
+        rooms = [data for _, data in entered.values()]
+        self.deliver(words.connected(principal, rooms, self._parts.settings, given_id))
         self._watch_expiry()
         for room, (start, _) in entered.items():
             await self._attach(room, start)

@@ -17,8 +17,14 @@ from shared.edge.delivery.event import Event, make_event
 from shared.edge.delivery.gap import Gap
 
 
-def connected(user: Principal, rooms: Sequence[dict[str, Any]], settings: ChatSettings) -> Event:
-    """Return the first frame of a session; `rooms` are those it has entered, the default one first."""
+def connected(
+    user: Principal, rooms: Sequence[dict[str, Any]], settings: ChatSettings, given_id: str | None = None
+) -> Event:
+    """Return the first frame of a session, which answers the one that brought its token, if one did.
+
+    Args:
+        rooms: those it has entered, the default one first.
+    """
     data = {
         "userId": user.user_id,
         "username": user.username,
@@ -33,7 +39,7 @@ def connected(user: Principal, rooms: Sequence[dict[str, Any]], settings: ChatSe
         },
         "timestamp": now_ms(),
     }
-    return make_event("connected", data)
+    return answer("connected", data, given_id)
 
 
 def missing(gap: Gap) -> Event:

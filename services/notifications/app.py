@@ -21,6 +21,7 @@ from shared.edge.line.hub import LineHub
 from shared.edge.sessions import SessionLimits
 from shared.edge.turns import Turns
 from shared.runtime.app import ServiceApp, build_app
+from shared.runtime.contract import contract_router
 from shared.runtime.edge import Edge, open_edge
 from shared.runtime.lifecycle import Lifecycle
 from shared.telemetry.metrics import Metrics
@@ -45,7 +46,7 @@ def create_app(
     return build_app(
         NAME,
         lifespan=lifespan,
-        routers=[stream_router(), stocks_router(), notifications_router()],
+        routers=[stream_router(), stocks_router(), notifications_router(), contract_router()],
         streams={PATH: stream_endpoint},
         settings=settings,
         lifecycle=lifecycle,

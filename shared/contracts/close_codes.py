@@ -27,7 +27,6 @@ class CloseCode(IntEnum):
     TOO_LARGE = 4013
     RATE_LIMITED = 4029
     TOO_SLOW = 4080
-    REPLACED = 4090
 
 
 RECONNECT: dict[CloseCode, Reconnect] = {
@@ -41,6 +40,5 @@ RECONNECT: dict[CloseCode, Reconnect] = {
     CloseCode.TOO_LARGE: Reconnect.NO,
     CloseCode.RATE_LIMITED: Reconnect.LATER,
     CloseCode.TOO_SLOW: Reconnect.NOW,
-    CloseCode.REPLACED: Reconnect.NO,
 }
 """For each code, whether a client reconnects; a code not in the table is an unclean close: reconnect."""

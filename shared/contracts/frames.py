@@ -66,7 +66,7 @@ class Ping(Payload):
 
 ClientFrame = Authenticate | SendMessage | TypingStatus | Join | Leave | MarkRead | Ping
 
-_KINDS: Final[dict[str, type[ClientFrame]]] = {
+CLIENT_FRAMES: Final[dict[str, type[ClientFrame]]] = {
     "auth": Authenticate,
     "send_message": SendMessage,
     "typing_status": TypingStatus,
@@ -112,9 +112,9 @@ def _bytes(raw: str | bytes) -> bytes:
 
 
 def _parse_data(value: dict[str, Any]) -> ClientFrame:
-    kind = _KINDS.get(value["type"])
+    kind = CLIENT_FRAMES.get(value["type"])
     if kind is None:
-        raise BadInput(f"unknown frame type; known are {', '.join(_KINDS)}")
+        raise BadInput(f"unknown frame type; known are {', '.join(CLIENT_FRAMES)}")
     # The article's client sends {"type":"auth","token":…} with the token at the top level.
     data = value if kind is Authenticate and "token" in value else value.get("data", {})
     try:

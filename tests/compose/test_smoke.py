@@ -238,7 +238,7 @@ async def test_the_page_comes_with_its_guard_and_the_services_internals_do_not(s
         assert page.status_code == 200
         assert "default-src 'self'" in page.headers["content-security-policy"]
         assert (await http.get("/.well-known/jwks.json")).json()["keys"]
-        for hidden in ("/metrics", "/readyz", "/healthz", "/openapi.json", "/api/unknown"):
+        for hidden in ("/metrics", "/readyz", "/healthz", "/openapi.json", "/asyncapi.json", "/api/unknown"):
             assert (await http.get(hidden)).status_code == 404, hidden
 
 

@@ -1,11 +1,14 @@
-"""Clients for tests: `websockets` and `httpx-sse`, which know nothing of the suite, with a memory of what they got."""
+"""Clients for tests: `websockets` and `httpx-sse`, which know nothing of the suite, with a memory of what they got.
+
+Whatever they receive has to be as the contract says (`contract.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from shared.contracts.claims import USER_SCOPES
 from shared.contracts.ids import new_id
+from tests.support.contract import check_event, check_frame
 from tests.support.edges import Edge
 
 DEADLINE_S = 10.0
@@ -25,16 +29,27 @@ Condition = Callable[[Frame], bool]
 
 
 class Inbox:
-    """Everything that came, in order; a test awaits what it needs and can look at all."""
+    """Everything that came, in order; a test awaits what it needs and can look at all.
 
-    def __init__(self) -> None:
+    Args:
+        check: raises AssertionError for what breaks the contract.
+    """
+
+    def __init__(self, check: Callable[[Frame], None]) -> None:
+        self._check = check
+        self._broken: AssertionError | None = None
         self.frames: list[Frame] = []
         self._read: dict[str, int] = {}
         self._changed = asyncio.Event()
         self.ended = False
 
     def put(self, frame: Frame) -> None:
-        """Keep a frame."""
+        """Keep a frame; nothing comes behind one that breaks the contract."""
+        try:
+            self._check(frame)
+        except AssertionError as error:
+            self._broken = error
+            raise
         self.frames.append(frame)
         self._changed.set()
 
@@ -55,7 +70,7 @@ class Inbox:
                     self._read[type_] = index + 1
                     if self.frames[index]["type"] == type_ and condition(self.frames[index]):
                         return self.frames[index]
-                assert not self.ended, f"it ended before a {type_} came; got {[frame['type'] for frame in self.frames]}"
+                self._expect_more(type_)
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -63,17 +78,28 @@ class Inbox:
         """Return once a condition on all that came holds."""
         async with asyncio.timeout(DEADLINE_S):
             while not condition(self):
-                assert not self.ended, f"it ended first; got {[frame['type'] for frame in self.frames]}"
+                self._expect_more("what was awaited")
                 self._changed.clear()
                 await self._changed.wait()
 
+    def _expect_more(self, what: str) -> None:
+        if self._broken is not None:
+            raise self._broken
+        assert not self.ended, f"it ended before {what} came; got {[frame['type'] for frame in self.frames]}"
+
 
 class ChatClient:
-    """One WebSocket client of the chat."""
+    """One WebSocket client of the chat.
+
+    Attributes:
+        reading: cleared, it takes nothing from its socket any more.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
-        self.inbox = Inbox()
+        self.inbox = Inbox(check_frame)
+        self.reading = asyncio.Event()
+        self.reading.set()
         self._reader = asyncio.ensure_future(self._read())
 
     @property
@@ -115,6 +141,7 @@ class ChatClient:
         try:
             async for raw in self.socket:
                 self.inbox.put(json.loads(raw))
+                await self.reading.wait()
         except ConnectionClosed:
             pass
         finally:
@@ -148,12 +175,14 @@ async def chat_client(
 
 
 class StreamClient:
-    """One SSE client."""
+    """One SSE client; `reading` as in ChatClient."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
-        self.inbox = Inbox()
+        self.inbox = Inbox(check_event)
         self.ids: list[str] = []
+        self.reading = asyncio.Event()
+        self.reading.set()
         self._reader = asyncio.ensure_future(self._read())
 
     @property
@@ -173,7 +202,8 @@ class StreamClient:
     async def close(self) -> None:
         """Leave."""
         self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await self._reader
 
     async def _read(self) -> None:
         try:
@@ -183,6 +213,7 @@ class StreamClient:
                     if event.id and (not self.ids or self.ids[-1] != event.id):
                         self.ids.append(event.id)
                     self.inbox.put(frame | {"_event": event.event, "_id": event.id})
+                    await self.reading.wait()
         except httpx.TransportError:
             pass
         finally:

@@ -1,4 +1,4 @@
-"""What tools read of the contract with producers (docs/asyncapi.json) is what the edges hold them to."""
+"""What tools read of the contract (docs/asyncapi.json) is what edges hold producers to, and the tests the edges."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from services.chat.app import create_app as create_chat
+from services.chat.settings import ChatSettings
+from services.notifications.app import create_app as create_notifications
+from services.notifications.opening import StreamQuery
+from services.notifications.settings import NotificationsSettings
 from shared.contracts.asyncapi import document
 from shared.contracts.events import Notification, Payload, PriceTick, SystemStatus
 from shared.contracts.streams import STREAMS
@@ -42,7 +47,57 @@ def test_a_stream_keeps_what_each_channel_carries() -> None:
     kept |= {stream.republish_as[1] for stream in STREAMS if stream.republish_as}
 
     for channel in DOCUMENT["channels"].values():
-        assert any(covers(subject, channel["address"]) for subject in kept), channel["address"]
+        if channel["servers"] == [{"$ref": "#/servers/nats"}]:
+            assert any(covers(subject, channel["address"]) for subject in kept), channel["address"]
+
+
+def test_all_that_passes_a_channel_is_part_of_an_operation() -> None:
+    taken = {message["$ref"] for each in DOCUMENT["operations"].values() for message in each.get("messages", ())}
+    whole = {each["channel"]["$ref"] for each in DOCUMENT["operations"].values() if "messages" not in each}
+
+    for name, channel in DOCUMENT["channels"].items():
+        assert channel["messages"], name
+        named = {f"#/channels/{name}/messages/{message}" for message in channel["messages"]}
+        assert f"#/channels/{name}" in whole or named <= taken, name
+
+
+def test_the_paths_and_the_query_of_browsers_are_those_that_edges_answer() -> None:
+    chat, notifications = create_chat(ChatSettings()), create_notifications(NotificationsSettings())
+    channels, stream = DOCUMENT["channels"], DOCUMENT["operations"]["stream"]["bindings"]["http"]["query"]
+
+    assert {channels["chat"]["address"]} == set(chat.sockets)
+    assert {channels["stream"]["address"]} == set(notifications.streams)
+    assert set(stream["properties"]) == set(StreamQuery.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("channel", "message", "given", "valid"),
+    [
+        (
+            "chat",
+            "send_message",
+            {"type": "send_message", "data": {"content": "hi", "userId": "u", "timestamp": 1}},
+            True,
+        ),
+        ("chat", "send_message", {"type": "send_message", "data": {}}, False),
+        ("chat", "send_message", {"type": "ping", "data": {"content": "hi"}}, False),
+        ("chat", "ping", {"type": "ping"}, True),
+        ("chat", "auth", {"type": "auth", "token": "t"}, True),
+        ("chat", "auth", {"type": "auth", "data": {"token": "t"}}, True),
+        ("chat", "auth", {"type": "auth"}, False),
+        ("chat", "ack", {"type": "ack", "id": "1", "data": {"id": "m", "room": "r", "seq": 1, "cursor": "c"}}, False),
+        ("chat", "pong", {"type": "pong", "id": "1", "data": {"timestamp": 1}}, True),
+        ("stream", "dropped", {"type": "dropped", "kind": "price_update", "count": 1}, True),
+        ("stream", "dropped", {"type": "gap", "kind": "price_update", "count": 1}, False),
+        ("stream", "resync", {"type": "resync", "topic": None, "reason": "epoch_changed"}, True),
+    ],
+)
+def test_a_frame_is_valid_by_the_document_as_it_is_on_the_wire(
+    channel: str, message: str, given: dict[str, Any], valid: bool
+) -> None:
+    schema = DOCUMENT["channels"][channel]["messages"][message]["payload"] | {"components": DOCUMENT["components"]}
+
+    assert Draft202012Validator(schema).is_valid(given) == valid
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ export const RECONNECT: Readonly<Record<number, Reconnect>> = {
   4013: "no", // TOO_LARGE
   4029: "later", // RATE_LIMITED
   4080: "now", // TOO_SLOW
-  4090: "no", // REPLACED
 };
 
 /** Say what to do after a close; a code that is not in the table is an unclean close. */
