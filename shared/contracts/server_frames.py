@@ -93,7 +93,7 @@ class TokenExpiring(Payload):
 class LastError(Payload):
     """`error` of a stream: why it ends."""
 
-    code: Annotated[str, Field(json_schema_extra={"enum": [*HTTP_STATUS]})]
+    code: Annotated[str, Field(examples=[*HTTP_STATUS])]
     message: str
     retryable: bool
 

@@ -157,11 +157,11 @@ test("a resync moves the cursor, loads the history and is announced", async () =
   chat.on("history", ({ room }) => announced.push(room));
   FakeSocket.last.welcome({ general: "e1:90" });
   await settle();
-  FakeSocket.last.frame("resync", { room: "general", reason: "epoch", cursor: "e2:0" });
+  FakeSocket.last.frame("resync", { room: "general", reason: "epoch_changed", cursor: "e2:0" });
   FakeSocket.last.frame("chat_message", message(1, { cursor: "e2:1" }));
   await settle();
 
-  expect(announced).toEqual(["general", "epoch", "general"]);
+  expect(announced).toEqual(["general", "epoch_changed", "general"]);
   expect(seen).toEqual(["text 1"]);
 });
 

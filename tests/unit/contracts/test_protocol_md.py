@@ -80,15 +80,13 @@ def names(model: type[Payload]) -> set[str]:
 
 def shape(schema: Schema) -> str:
     """Return a schema in the words of the document: `{id, topic?, status: up/down, rooms:[{room}]}`."""
-    fields = [
-        name + ("" if field.required else "?") + kind(name, field.schema) for name, field in fields_of(schema).items()
-    ]
+    fields = [name + ("" if field.required else "?") + kind(field.schema) for name, field in fields_of(schema).items()]
     return f"{{{', '.join(fields)}}}"
 
 
-def kind(name: str, schema: Schema) -> str:
+def kind(schema: Schema) -> str:
     """Return what is said of a field beside its name: its few values, the fields within."""
-    if "enum" in schema and name != "code":
+    if "enum" in schema:
         return ": " + "/".join(schema["enum"])
     if "properties" in schema:
         return ":" + shape(schema)

@@ -14,11 +14,12 @@ import type {
   ChatFrame,
   ChatFrames,
   ChatMessage,
-  Gap,
   History,
   Member,
   ReadMarker,
-  Resync,
+  Receipt,
+  RoomGap,
+  RoomResync,
   WireError,
 } from "./frames";
 import { ProblemError, asProblem } from "./http";
@@ -44,7 +45,7 @@ export interface ChatOptions extends Pick<LinkOptions, "backoff" | "maxAttempts"
 
 export interface ChatEvents extends Omit<
   ChatFrames,
-  "chat_message" | "ack" | "reconnect" | "token_expiring" | "pong"
+  "chat_message" | "ack" | "reconnect" | "token_expiring" | "renewed" | "pong"
 > {
   state: LinkState;
   message: ChatMessage;
@@ -55,7 +56,7 @@ export interface ChatEvents extends Omit<
 export interface Sent {
   clientId: string;
   /** Resolves when the server stored it; rejects with ProblemError when it never will. */
-  stored: Promise<Ack>;
+  stored: Promise<Receipt>;
 }
 
 export class Chat extends Emitter<ChatEvents> {
@@ -164,11 +165,12 @@ export class Chat extends Emitter<ChatEvents> {
       case "ack":
         return this.#outbox.stored(frame.data.clientId ?? frame.id ?? "", frame.data);
       case "error":
-        return this.#onError(frame.data.clientId ?? frame.id ?? "", frame.data);
+        return this.#onError(frame.id ?? "", frame.data);
       case "reconnect":
         return this.#link.moveAfter(frame.data.afterMs);
       case "token_expiring":
         return this.#renewal.warned(frame.data.inMs);
+      case "renewed":
       case "pong":
         return;
       case "joined":
@@ -223,13 +225,12 @@ export class Chat extends Emitter<ChatEvents> {
   }
 
   /** Go on from where the server says, not from what is missing or of another life of the stream; and load the rest. */
-  #onMissed({ room, cursor }: Gap | Resync): void {
-    if (room && cursor && this.#rooms.has(room)) this.#rooms.set(room, cursor);
+  #onMissed({ room, cursor }: RoomGap | RoomResync): void {
+    if (this.#rooms.has(room)) this.#rooms.set(room, cursor);
     void this.#loadHistory(room);
   }
 
-  async #loadHistory(room: string | undefined): Promise<void> {
-    if (!room) return;
+  async #loadHistory(room: string): Promise<void> {
     // For display only: the cursor follows the live chain, else what arrives in between would be skipped.
     const page = await this.history(room).catch(asProblem);
     if (page instanceof ProblemError) this.emit("error", wireError(page));

@@ -1,4 +1,8 @@
-/** What crosses the wire, as the browser sees it. Names are the public contract of the services. */
+/**
+ * What crosses the wire, as the browser sees it. Names are the public contract of the services.
+ *
+ * `tests/unit/contracts/test_frames_ts.py` compares these with the models that the services are held to.
+ */
 
 export interface ChatMessage {
   id: string;
@@ -26,7 +30,7 @@ export interface Member {
 
 export interface RoomEntry {
   room: string;
-  cursor: string | null;
+  cursor: string;
   /** Ids of the users who are online. */
   members: string[];
 }
@@ -36,18 +40,26 @@ export interface ChatConnected {
   username: string;
   /** `<edge>.<random>`. */
   session: string;
+  /** Of the first room. */
+  cursor: string;
   rooms: RoomEntry[];
   heartbeatMs: number;
-  limits?: Record<string, number>;
+  /** Messages of a user in a window (0: as many as they like), and rooms of a connection. */
+  limits: { messages: number; windowMs: number; rooms: number };
+  timestamp: number;
 }
 
 export interface Ack {
   id: string;
+  room: string;
   seq: number;
   cursor: string;
-  duplicate?: boolean;
+  duplicate: boolean;
   clientId?: string;
 }
+
+/** Where a message is stored: its ack says so, and so does the message itself. */
+export type Receipt = Omit<Ack, "duplicate">;
 
 /** How far this user has read a room, on whichever device, and how many messages are behind that. */
 export interface ReadMarker {
@@ -61,44 +73,47 @@ export interface WireError {
   message: string;
   retryable: boolean;
   retryAfterMs?: number;
-  clientId?: string;
+  /** The room that was refused. */
+  room?: string;
 }
 
-export interface Gap {
-  room?: string;
+export interface RoomGap {
+  room: string;
   from: number;
   to: number;
-  reason: string;
-  /** Of a room: where this client stands now. A stream's is the event's id. */
-  cursor?: string;
+  reason: "expired" | "too_many";
+  /** Where this client stands now. */
+  cursor: string;
 }
 
-export interface Resync {
-  room?: string;
-  reason: string;
-  /** As in `Gap`. */
-  cursor?: string;
+export interface RoomResync {
+  room: string;
+  reason: "epoch_changed" | "unknown_position";
+  /** As in `RoomGap`. */
+  cursor: string;
 }
 
 /** Come back after `afterMs`. The client resumes from what it received; the cursors say the same to those that keep none. */
-export interface ReconnectNotice {
+export interface ChatReconnect {
   afterMs: number;
-  cursor?: string | null;
-  rooms?: { room: string; cursor: string | null }[];
+  cursor: string | null;
+  rooms: { room: string; cursor: string | null }[];
 }
 
 export interface Presence {
   room: string;
   userId: string;
-  username?: string;
-  status: "online" | "away" | "offline";
+  username: string;
+  status: "online" | "offline";
+  timestamp: number;
 }
 
 export interface TypingIndicator {
   room: string;
   userId: string;
-  username?: string;
+  username: string;
   isTyping: boolean;
+  timestamp: number;
 }
 
 /** Server frames of the chat by `type`, with their `data`. */
@@ -113,13 +128,14 @@ export interface ChatFrames {
   typing_indicator: TypingIndicator;
   /** A room was marked as read, by this client or by another of the same user. */
   read: ReadMarker;
-  gap: Gap;
-  resync: Resync;
-  reconnect: ReconnectNotice;
+  gap: RoomGap;
+  resync: RoomResync;
+  reconnect: ChatReconnect;
   dropped: { kind: string; count: number };
   error: WireError;
   token_expiring: { inMs: number };
-  pong: unknown;
+  renewed: { expiresAt: number };
+  pong: { timestamp: number };
 }
 
 export type ChatFrame = {
@@ -131,7 +147,8 @@ export interface StreamConnected {
   userId: string;
   /** `<edge>.<random>`; names this stream in a POST. */
   stream: string;
-  cursor?: string;
+  cursor: string;
+  topics: string[];
   /** How often the server writes a comment; no script can see those. */
   heartbeatMs: number;
 }
@@ -139,7 +156,7 @@ export interface StreamConnected {
 export interface Notification {
   id: string;
   title: string;
-  body?: string;
+  body: string;
   topic?: string;
   createdAt: number;
   data?: Record<string, unknown>;
@@ -152,7 +169,7 @@ export interface Price {
   change?: number;
   changePercent?: number;
   timestamp: number;
-  stale?: boolean;
+  stale?: true;
 }
 
 export interface SystemStatus {
@@ -163,6 +180,20 @@ export interface SystemStatus {
   timestamp: number;
 }
 
+/** Something of a topic is missing, null for the user's own; the event's id says where this client stands now. */
+export interface TopicGap {
+  topic: string | null;
+  from: number;
+  to: number;
+  reason: "expired" | "too_many";
+}
+
+/** As `TopicGap`. */
+export interface TopicResync {
+  topic: string | null;
+  reason: "epoch_changed" | "unknown_position";
+}
+
 /** Events of the stream by `type`; on the wire the type is a field beside the others. */
 export interface StreamFrames {
   connected: StreamConnected;
@@ -170,10 +201,10 @@ export interface StreamFrames {
   price_update: Price;
   snapshot: { symbols: Price[] };
   system_status: SystemStatus;
-  gap: Gap;
-  resync: Resync;
-  reconnect: ReconnectNotice;
+  gap: TopicGap;
+  resync: TopicResync;
+  reconnect: { afterMs: number; cursor: string | null };
   dropped: { kind: string; count: number };
   token_expiring: { inMs: number };
-  error: WireError;
+  error: { code: string; message: string; retryable: boolean };
 }

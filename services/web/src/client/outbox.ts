@@ -4,7 +4,7 @@
  */
 
 import { ProblemError } from "./http";
-import type { Ack } from "./frames";
+import type { Receipt } from "./frames";
 
 export interface Outgoing {
   clientId: string;
@@ -15,7 +15,7 @@ export interface Outgoing {
 
 interface Entry {
   message: Outgoing;
-  resolve: (ack: Ack) => void;
+  resolve: (receipt: Receipt) => void;
   reject: (error: ProblemError) => void;
 }
 
@@ -37,8 +37,8 @@ export class Outbox {
   }
 
   /** Keep `message`; the promise settles when the server stored it or refused it for good. */
-  add(message: Outgoing): Promise<Ack> {
-    const settled = new Promise<Ack>((resolve, reject) => {
+  add(message: Outgoing): Promise<Receipt> {
+    const settled = new Promise<Receipt>((resolve, reject) => {
       if (this.#entries.size < this.#max) this.#entries.set(message.clientId, { message, resolve, reject });
       else reject(refusal("outbox_full", `${this.#max} messages are waiting to be sent.`));
     });
@@ -46,8 +46,8 @@ export class Outbox {
     return settled;
   }
 
-  stored(clientId: string, ack: Ack): void {
-    this.#take(clientId)?.resolve(ack);
+  stored(clientId: string, receipt: Receipt): void {
+    this.#take(clientId)?.resolve(receipt);
   }
 
   refused(clientId: string, error: ProblemError): void {

@@ -3,7 +3,7 @@
  * message is known by its id, an own one also by its clientId until the server gave it a place.
  */
 
-import type { Ack, ChatMessage } from "../client";
+import type { ChatMessage, Receipt } from "../client";
 import { button, hue, make, timeOf } from "./dom";
 
 const MAX_SHOWN = 500;
@@ -66,15 +66,15 @@ export class RoomLog {
   }
 
   /** The server stored an own message: give it its place. */
-  stored(clientId: string, ack: Ack): void {
+  stored(clientId: string, receipt: Receipt): void {
     const row = this.#pending.get(clientId);
     this.#pending.delete(clientId);
     if (!row) return;
     this.#drop(row);
-    if (this.#byId.has(ack.id)) return;
+    if (this.#byId.has(receipt.id)) return;
     row.element.classList.remove("pending");
-    row.seq = ack.seq;
-    this.#byId.set(ack.id, this.#insert(row));
+    row.seq = receipt.seq;
+    this.#byId.set(receipt.id, this.#insert(row));
   }
 
   /** An own message will never be stored: say why, and offer to try again. */
