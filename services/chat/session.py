@@ -247,7 +247,7 @@ class ChatSession:
     async def _present(self, room: str, *, again: bool) -> list[str]:
         """Be in a room as far as others see, and return who else is."""
         if again:
-            return sorted(await self._parts.presence.members(room))
+            return self._parts.presence.listed(room, self.user_id)
         return await self._parts.presence.join(room, self.user_id, self.principal.username)
 
     async def _attach(self, room: str, start: Position) -> None:

@@ -49,7 +49,7 @@ class Presence:
 
     A user who leaves is kept for GRACE_S, so that a reload or a change of edge is no leave. A roster names at most
     MAX_ROSTER_USERS users, and a room with as many is an audience: telling each of thousands of every other who comes
-    or goes is work that grows with the square of them, so nobody is told.
+    or goes is work that grows with the square of them, so nobody is told, and nobody gets a list.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Presence:
     # -- what sessions ask --------------------------------------------------------------------------------------------
 
     async def join(self, room: str, user: str, name: str) -> list[str]:
-        """Note a connection of `user` in `room`; return who is online there, this user included, in order."""
+        """Note a connection of `user` in `room`; return who is online there, as `listed`."""
         first = room not in self._here
         here = self._here.setdefault(room, {})
         known = here.get(user)
@@ -118,11 +118,7 @@ class Presence:
                 self._mark(room)
         if first:
             await self._read_rosters([room])
-        online = self._online.get(room, {})
-        members = list(online)
-        if user not in online:
-            insort(members, user)
-        return members
+        return self.listed(room, user)
 
     def leave(self, room: str, user: str, *, moving: bool = False) -> None:
         """End a connection of `user` in `room`; the room hears of it after the grace time, unless they are back.
@@ -131,6 +127,19 @@ class Presence:
             moving: they were asked to come back at another edge, and get more time to.
         """
         self._wheel.after(MOVING_GRACE_S if moving else GRACE_S, lambda: self._left(room, user))
+
+    def listed(self, room: str, user: str) -> list[str]:
+        """Return who is online in a room that this edge has users in, `user` among them, in order.
+
+        Nobody of an audience: the list would be out of date at once, and it is four KB for each of thousands who come.
+        """
+        online = self._online.get(room, {})
+        if len(online) >= MAX_ROSTER_USERS:
+            return []
+        members = list(online)
+        if user not in online:
+            insort(members, user)
+        return members
 
     async def members(self, room: str) -> dict[str, str]:
         """Return who is online in `room`, with their names, whether or not this edge has users there."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from services.chat import typing
+from shared.contracts import subjects
 from shared.contracts.ids import new_id
+from shared.edge.roster import MAX_ROSTER_USERS, roster
 from tests.integration.conftest import Pair
 from tests.support.clients import ChatClient, chat_client
 from tests.support.edges import Edge
@@ -75,6 +77,33 @@ async def test_w1_a_newcomer_is_told_who_is_there_and_anyone_may_ask(pair: Pair)
             (connected,) = newcomer.inbox.of_type("connected")
 
             assert set(connected["data"]["rooms"][0]["members"]) == {alice, bob}
+
+
+async def test_in_an_audience_nobody_gets_a_list_or_hears_of_who_comes(pair: Pair) -> None:
+    room, edge = somewhere(), new_id("edge-")
+    users = {f"user-{number:03}": "somebody" for number in range(MAX_ROSTER_USERS - 1)}
+    await pair.broker.put(subjects.PRESENCE, room, edge, value=roster(users), ttl_s=60)
+    await pair.broker.put(subjects.LEASES, "edge", edge, value=b"{}", ttl_s=60)
+    async with chat_client(pair.a, someone(), rooms=[room]) as last_listed:
+
+        async def is_an_audience() -> bool:
+            return len(await online(pair.b, room)) == MAX_ROSTER_USERS
+
+        await eventually(is_an_audience)
+        bob = someone()
+        async with chat_client(pair.b, bob, rooms=[room]) as newcomer:
+            await newcomer.send("join", {"room": room})
+            joined = await newcomer.inbox.next("joined")
+            await eventually(lambda: is_in_roster(pair, room, bob, edges=1))
+            await newcomer.say("fence")
+            await last_listed.hears("fence")
+
+            lists = [
+                client.inbox.of_type("connected")[0]["data"]["rooms"][0]["members"]
+                for client in (last_listed, newcomer)
+            ]
+            assert [*map(len, lists), len(joined["data"]["members"])] == [MAX_ROSTER_USERS, 0, 0]
+            assert seen(last_listed, bob) == []
 
 
 async def test_w8_two_tabs_of_a_user_on_two_edges_count_once(pair: Pair) -> None:

@@ -17,6 +17,8 @@ interface Room {
   name: string;
   log: RoomLog;
   members: Set<string>;
+  /** So many are in it that nobody is told who. */
+  audience: boolean;
   unread: number;
 }
 
@@ -184,7 +186,7 @@ class ChatPanel {
 
   #addRoom(name: string): Room {
     const log = new RoomLog(this.#user.id, (before) => void this.#loadEarlier(room, before));
-    const room: Room = { name, log, members: new Set(), unread: 0 };
+    const room: Room = { name, log, members: new Set(), audience: false, unread: 0 };
     this.#rooms.set(name, room);
     this.#list.add(name);
     return room;
@@ -251,7 +253,10 @@ class ChatPanel {
 
   #setMembers(name: string, members: string[]): void {
     const room = this.#rooms.get(name);
-    if (room) room.members = new Set(members);
+    if (room) {
+      room.members = new Set(members);
+      room.audience = members.length === 0;
+    }
     if (members.some((id) => !this.#names.has(id))) void this.#loadNames(name);
     this.#drawMembers();
   }
@@ -264,8 +269,8 @@ class ChatPanel {
   }
 
   #drawMembers(): void {
-    const members = [...this.#current.members];
-    byId("online-count").textContent = `${members.length} online`;
+    const members = this.#current.audience ? [] : [...this.#current.members];
+    byId("online-count").textContent = this.#current.audience ? "many online" : `${members.length} online`;
     const faces = members.slice(0, MAX_FACES).map((id) => {
       const name = this.#nameOf(id);
       return make("li", {
