@@ -197,8 +197,7 @@ async def lost_prices(edge: LocalEdge, stack: AsyncExitStack, producer: Producer
     await witness.next("notification", lambda event: event["title"] == str(NEVER_READ - 1))
     for symbol in "ABC":
         await producer.tick(symbol, 1)
-    for symbol in "ABC":
-        await witness.next("price_update", lambda event, symbol=symbol: event["symbol"] == symbol)  # type: ignore[misc]
+    await witness.inbox.until(lambda inbox: {event["symbol"] for event in inbox.of_type("price_update")} == set("ABC"))
     slow.reading.set()
     await slow.next("dropped", lambda event: event["kind"] == "price_update")
     return slow
