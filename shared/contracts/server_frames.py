@@ -22,7 +22,10 @@ Cursor = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class RoomEntry(Payload):
-    """`joined`, and each room of `connected`: where the client begins to read, and the ids of who else is there."""
+    """`joined`, and each room of `connected`: where the client begins to read, and the ids of who is there.
+
+    `members` is empty for an audience: a room of so many that nobody is told who comes and goes.
+    """
 
     room: Id
     cursor: Cursor

@@ -79,8 +79,11 @@ async def test_a_flood_of_pings_from_one_who_reads_is_ended(chat: EdgeProcess) -
         flooding = asyncio.ensure_future(_flood(raw, frame(PING, b"x" * 125) * 100))
         await raw.until_closed()
         await _cancel(flooding)
-        await eventually(lambda: _has_clients(chat, 1))  # the neighbour alone
+        await eventually(lambda: _has_clients(chat, 1))
+        left = await clients(chat)
         raw.close()
+
+    assert left == 1  # the neighbour alone
 
 
 async def test_a_flood_of_pings_from_one_who_never_reads_is_ended(chat: EdgeProcess) -> None:
@@ -90,7 +93,10 @@ async def test_a_flood_of_pings_from_one_who_never_reads_is_ended(chat: EdgeProc
             await raw.send(frame(PING, b"x" * 125) * 8_000)
         await raw.until_closed()
         await eventually(lambda: _has_clients(chat, 1))
+        left = await clients(chat)
         raw.close()
+
+    assert left == 1
 
 
 async def test_a_flood_of_frames_from_one_who_never_reads_the_answers_is_ended(chat: EdgeProcess) -> None:
@@ -98,8 +104,11 @@ async def test_a_flood_of_frames_from_one_who_never_reads_the_answers_is_ended(c
         raw = await upgraded(chat, receive_buffer=4096)
         flooding = asyncio.ensure_future(_flood(raw, frame(TEXT, b'{"type":"ping","id":"' + b"x" * 60 + b'"}') * 500))
         await eventually(lambda: _has_clients(chat, 1))
+        left = await clients(chat)  # while it still floods
         await _cancel(flooding)
         raw.close()
+
+    assert left == 1
 
 
 async def test_300_000_empty_fragments_are_ended(chat: EdgeProcess) -> None:
@@ -132,7 +141,10 @@ async def test_a_frame_that_never_ends_is_given_up_though_it_trickles(pooled_cha
         await raw.until_closed()
         await _cancel(trickling)
         await eventually(lambda: _has_clients(pooled_chat, 1))
+        left = await clients(pooled_chat)
         raw.close()
+
+    assert left == 1
 
 
 async def test_a_message_that_never_ends_is_given_up_though_its_client_answers_pings(pooled_chat: EdgeProcess) -> None:
@@ -185,8 +197,11 @@ async def test_streams_whose_clients_never_read_are_ended(notifications: EdgePro
         async with asyncio.timeout(30):
             while await clients(notifications):
                 await notifications.http.post("/api/notifications", json=body, headers=producer)
+        left = await clients(notifications)
         for raw in raws:
             raw.close()
+
+    assert left == 0
 
 
 async def test_what_a_stream_is_sent_by_its_client_is_forgotten(notifications: EdgeProcess) -> None:
@@ -196,6 +211,8 @@ async def test_what_a_stream_is_sent_by_its_client_is_forgotten(notifications: E
             await raw.send(b"x" * 65_536)
         raw.close()
         await eventually(lambda: _has_clients(notifications, 0))
+    async with stream_client(notifications, new_id("user-")) as newcomer:
+        assert newcomer.inbox.of_type("connected")
 
 
 async def test_streams_whose_clients_crash_at_once_leave_nothing_behind(notifications: EdgeProcess) -> None:
@@ -205,8 +222,9 @@ async def test_streams_whose_clients_crash_at_once_leave_nothing_behind(notifica
             await raw.send(_get("/api/stream", notifications.headers(new_id("user-"))))
             raw.abort()
         await eventually(lambda: _has_clients(notifications, 0))
-    async with stream_client(notifications, new_id("user-")):
-        pass
+    async with stream_client(notifications, new_id("user-")) as newcomer:
+        assert newcomer.inbox.of_type("connected")
+        assert await clients(notifications) == 1
 
 
 # -- HTTP -------------------------------------------------------------------------------------------------------------

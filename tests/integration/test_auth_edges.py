@@ -163,6 +163,9 @@ async def test_a_stolen_refresh_token_ends_the_session_on_every_edge(
 
     for edge, holder in zip(edges, holders, strict=True):
         await edge.ends(holder)
+        with pytest.raises(SessionRevoked):
+            await edge.connect(token=second["access_token"])
+    assert [edge.ended for edge in edges] == [[holder] for holder in holders]
 
 
 async def test_an_administrator_ends_all_sessions_and_the_user_may_log_in_at_once(

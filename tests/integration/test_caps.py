@@ -212,7 +212,10 @@ async def test_whoever_has_said_who_they_are_waits_no_more(edges: Edges) -> None
         await first.send("auth", token=edge.mint.token(late))
         await first.inbox.next("connected")
         async with chat_client(edge, new_id("u")) as second:
-            await second.say("hi")
+            ack = await second.say("hi")
+
+    assert ack["room"] == "general"
+    assert edge.count("sessions_refused", transport="websocket", cap="waiting") == 0
 
 
 @both_engines
@@ -227,6 +230,7 @@ async def test_connections_that_come_and_go_in_every_way_leave_no_count_behind(e
             await raw.close_code()
             raw.close()
         await eventually(lambda: nobody_on(edge))
+    assert edge.count("sessions_refused", transport="websocket", cap="address") == 0
 
 
 # -- floods of commands -----------------------------------------------------------------------------------------------
