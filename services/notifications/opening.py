@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
@@ -41,11 +42,16 @@ class StreamQuery(BaseModel):
         last_event_id: where it was, for clients that cannot set the header `Last-Event-ID`.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     topics: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
     max_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     events: Literal["named", "unnamed"] = "unnamed"
     last_event_id: Annotated[str, Field(max_length=2048)] | None = None
+
+
+_FIELDS = frozenset(StreamQuery.model_fields)
 
 
 async def stream_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,18 +92,22 @@ def read_query(query_string: bytes) -> StreamQuery:
     Raises:
         RequestValidationError: a field is not valid; also BadInput.
     """
-    if not query_string:
-        return StreamQuery()
+    return _query(tuple([field for field in query_fields(query_string) if field[0] in _FIELDS]))
+
+
+# -- private ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _query(fields: tuple[tuple[str, str], ...]) -> StreamQuery:
+    """Return the query of these fields; one object for all streams of one page. Credentials are not among them."""
     found: dict[str, Any] = {}
-    for name, value in query_fields(query_string):
+    for name, value in fields:
         found[name] = (*found.get(name, ()), value) if name in _LISTS else value
     try:
         return StreamQuery.model_validate(found)
     except ValidationError as error:
         raise RequestValidationError([{**each, "loc": ("query", *each["loc"])} for each in error.errors()]) from None
-
-
-# -- private ----------------------------------------------------------------------------------------------------------
 
 
 def _wanted(query: StreamQuery, last_event_id: str | None, user: Principal, settings: NotificationsSettings) -> Wanted:

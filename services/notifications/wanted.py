@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from services.notifications.prices import symbols_of
 from shared.auth.principal import Principal
@@ -13,8 +13,7 @@ from shared.contracts.ids import require_id
 from shared.errors import BadInput
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a client asked for when it opened its stream.
 
     Attributes:

@@ -29,7 +29,7 @@ def connected(user_id: str, stream: str, cursor: str, topics: Sequence[str], set
     }
     event = make_event("connected", data).at(cursor)
     # Different for each, so that clients cut at once do not return at once.
-    event.retry_ms = random.randint(settings.retry_ms // 2, settings.retry_ms * 3 // 2)
+    event.retry_ms = int(settings.retry_ms * (0.5 + random.random()))
     return event
 
 

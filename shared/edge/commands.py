@@ -13,7 +13,6 @@ from pydantic_core import from_json, to_json
 
 from shared.broker.port import Broker, Message, Subscription
 from shared.contracts import subjects
-from shared.contracts.cursor import base36
 from shared.contracts.wire_errors import problem
 from shared.errors import (
     BadInput,
@@ -76,7 +75,7 @@ class Commands:
 
     def name(self, number: int) -> str:
         """Return the name by which every edge finds a session of this one."""
-        return f"{self._edge}.{base36(number)}"
+        return f"{self._edge}.{number:x}"
 
     def forget(self, number: int) -> None:
         """End a session."""
@@ -115,6 +114,6 @@ class Commands:
 def _number(text: str) -> int:
     """Return the number that a name ends in; one that nobody has, if it is none."""
     try:
-        return int(text, 36)
+        return int(text, 16)
     except ValueError:
         return -1
