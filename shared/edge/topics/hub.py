@@ -2,8 +2,8 @@
 
 The algorithm is ADR 0003. In short, for one subject:
 
-* open: subscribe to its live repeat, then ask the leader for its last sequence. What was stored before is behind the
-  cursor; what comes after arrives live or is found missing.
+* open: subscribe to its live repeat, then ask the leader for the stream's last sequence. What was stored before is
+  behind the cursor; what comes after arrives live or is found missing.
 * live: in order -> emit; a gap -> wait, and fill from the stream.
 * reconcile: every few seconds, and at once after a reconnect or when the stream has a new leader, compare quiet topics
   with the stream: a message whose live repeat was lost and that nothing follows shows up in no chain.
@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from shared.broker.port import Broker, Message
+from shared.broker.port import Broker, Message, StreamState
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.cursor import Position
@@ -188,23 +188,15 @@ class Hub:
         interest = Interest(Topic(stream, subject, Position("0", 0)), self.receive)
         interest.subscription = await self._broker.subscribe(subjects.live(subject), interest.receive)
         try:
-            place = await self._place(stream, subject)
+            state = await self._broker.state(stream)
         except FanfareError:
             await interest.subscription.close()
             raise
         self._interests[subject] = interest
         self._topics_open.set(len(self._interests))
         interest.topic.idle_since_s = self._clock()
-        interest.begin(place)
+        interest.begin(_end_of(state))
         return interest
-
-    async def _place(self, stream: str, subject: str) -> Position:
-        """Return where `subject` is now: at its stream's end, so that a reader of an empty subject has a place too.
-
-        With the subject's own last sequence, 0, it would look like one who missed all that has expired since.
-        """
-        state = await self._broker.state(stream)
-        return Position(state.epoch, max(state.last_seq, await self._broker.last_seq(stream, subject)))
 
     # -- live ---------------------------------------------------------------------------------------------------------
 
@@ -283,7 +275,7 @@ class Hub:
                 topic.suspect_epoch = topic.suspect_epoch and topic.stream != stream
                 if topic.stream == stream and topic.epoch != state.epoch:
                     before = topic.seq
-                    topic.restart(await self._place(stream, topic.subject))
+                    topic.restart(_end_of(state))
                     self._tell(topic, Gap(topic.subject, topic.epoch, before, topic.seq, GapReason.EPOCH))
 
     async def _drop_idle(self) -> None:
@@ -294,3 +286,11 @@ class Hub:
                 del self._interests[subject]
                 await interest.subscription.close()
         self._topics_open.set(len(self._interests))
+
+
+def _end_of(state: StreamState) -> Position:
+    """Return where a reader of any subject starts: at its stream's end, so that who reads an empty one has a place too.
+
+    With the subject's own last sequence, 0, it would look like one who missed all that has expired since.
+    """
+    return Position(state.epoch, state.last_seq)
