@@ -32,9 +32,8 @@ WELCOME = """
 """
 
 
-async def main(settings: SuiteSettings) -> int:
+async def main(settings: SuiteSettings, lifecycle: Lifecycle) -> int:
     """Run until told to stop; return the process's status."""
-    lifecycle = Lifecycle()
     listener = listen(settings)
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with AsyncExitStack() as stack:
@@ -86,12 +85,13 @@ async def _welcome(
 def start() -> None:
     """Start the suite; what keeps it from starting is said in one line."""
     settings = load_settings(SuiteSettings)
-    observe("suite", settings)
+    lifecycle = Lifecycle()
+    lifecycle.live_logs = observe("suite", settings)
     status = 0
 
     async def run() -> None:
         nonlocal status
-        status = await main(settings)
+        status = await main(settings, lifecycle)
 
     try:
         run_loop(run())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from services.notifications.logs import LogBoard
 from services.notifications.notices import Notices, encode_notice
 from services.notifications.opening import PATH, stream_endpoint
 from services.notifications.parts import NotificationsParts, State
@@ -72,7 +73,7 @@ async def _make_parts(settings: NotificationsSettings, edge: Edge) -> Notificati
     # Prices have a link of their own: what they flood holds up no notification (ADR 0017).
     price_link = await edge.open_link("prices")
     prices = PriceBoard(price_link, deadletters, edge.wheel, metrics, stale_after_s=settings.stale_after_s)
-    statuses = StatusBoard(broker, deadletters)
+    statuses, logs = StatusBoard(broker, deadletters), LogBoard(broker, deadletters, metrics)
 
     def watchlist_changed(user: str, watchlist: Watchlist) -> None:
         for session in sessions.of_user(user):
@@ -85,6 +86,7 @@ async def _make_parts(settings: NotificationsSettings, edge: Edge) -> Notificati
     commands = Commands(broker, settings.instance)
     await edge.start(line, prices, commands, watchlists)
     await statuses.start()
+    edge.tasks.spawn(logs.run(), "logs")
     edge.listen(line, subjects.notify_canary(settings.instance))
     edge.hold(sessions)
     return NotificationsParts(
@@ -95,6 +97,7 @@ async def _make_parts(settings: NotificationsSettings, edge: Edge) -> Notificati
         commands=commands,
         limits=edge.bound_backlogs(TRANSPORT, settings.backlog_bytes),
         line=line,
+        logs=logs,
         notices=Notices(broker, line),
         pool=edge.pool,
         prices=prices,

@@ -20,6 +20,7 @@ from services.notifications.watchlists import NO_SYMBOLS
 from shared.auth.credentials import query_fields
 from shared.auth.principal import Principal
 from shared.contracts.claims import Scope as TokenScope
+from shared.contracts.events import LogLevel
 from shared.contracts.ids import require_id
 from shared.edge.admission import address_of
 from shared.edge.wire.connection import AsgiStream
@@ -39,6 +40,7 @@ class StreamQuery(BaseModel):
         topics, symbols: names, in one value with commas or in several.
         max_rate: price updates a second, at most.
         events: `named` for events with an `event:` line.
+        logs: the lowest level of log records to be told besides; needs the scope `ops:read`.
         last_event_id: where it was, for clients that cannot set the header `Last-Event-ID`.
     """
 
@@ -48,6 +50,7 @@ class StreamQuery(BaseModel):
     symbols: tuple[str, ...] = ()
     max_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     events: Literal["named", "unnamed"] = "unnamed"
+    logs: LogLevel | None = None
     last_event_id: Annotated[str, Field(max_length=2048)] | None = None
 
 
@@ -115,6 +118,8 @@ def _wanted(query: StreamQuery, last_event_id: str | None, user: Principal, sett
     symbols = [require_id(symbol, "symbol") for symbol in symbols_of(query.symbols)]
     if len(symbols) > settings.max_symbols:
         raise BadInput(f"a stream follows at most {settings.max_symbols} symbols")
+    if query.logs is not None:
+        user.require(TokenScope.OPS_READ)
     rate_hz = clamp_rate(
         query.max_rate, default=settings.default_rate_hz, low=settings.min_rate_hz, high=settings.max_rate_hz
     )
@@ -125,6 +130,7 @@ def _wanted(query: StreamQuery, last_event_id: str | None, user: Principal, sett
         named=query.events == "named",
         place=place,
         readable=readable,
+        logs=query.logs,
     )
 
 

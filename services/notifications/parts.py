@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
+from services.notifications.logs import LogBoard
 from services.notifications.notices import Notices
 from services.notifications.prices import PriceBoard
 from services.notifications.settings import NotificationsSettings
@@ -39,6 +40,7 @@ class NotificationsParts:
     commands: Commands
     limits: OverflowLimits
     line: LineHub
+    logs: LogBoard
     notices: Notices
     pool: Pool | None
     prices: PriceBoard

@@ -99,6 +99,8 @@ class StreamSession:
         self._parts.watchlists.follow(self.user_id)
         if Scope.OPS_READ in self.principal.scopes:
             self._parts.statuses.add(self)
+        if wanted.logs is not None:
+            self._parts.logs.add(self, wanted.logs)
         if wanted.place is not None and wanted.place != line.position:
             self._starting = self._parts.tasks.spawn(self._resume(wanted.place), f"resume {self.name}")
             self._starting.add_done_callback(self._resumed)
@@ -119,6 +121,7 @@ class StreamSession:
             self._timer.cancel()
         self._parts.line.leave(self, self._subjects)
         self._parts.statuses.remove(self)
+        self._parts.logs.remove(self)
         if self._parts.sessions.remove(self):
             self._parts.admission.leave(self._address, waiting=False)
         self._parts.commands.forget(self._number)
@@ -205,6 +208,7 @@ class StreamSession:
         self.principal = principal
         if Scope.OPS_READ not in principal.scopes:
             self._parts.statuses.remove(self)
+            self._parts.logs.remove(self)
         self._watch_expiry()
         return {"expiresAt": principal.expires_at_s * 1000}
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from services.notifications.prices import symbols_of
 from shared.auth.principal import Principal
 from shared.contracts.cursor import Position
+from shared.contracts.events import LogLevel
 from shared.contracts.ids import require_id
 from shared.errors import BadInput
 
@@ -19,6 +20,7 @@ class Wanted(NamedTuple):
     Attributes:
         place: where it was; None for now. `readable` is False if it sent something that is no cursor.
         rate_hz: at most so many price flushes a second.
+        logs: the lowest level of log records to be told; None for none.
     """
 
     topics: tuple[str, ...]
@@ -27,6 +29,7 @@ class Wanted(NamedTuple):
     named: bool
     place: Position | None
     readable: bool
+    logs: LogLevel | None = None
 
 
 def check_topics(principal: Principal, topics: Sequence[str], limit: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from shared.contracts import asyncapi_browsers, subjects
-from shared.contracts.events import Notification, Payload, PresenceLeft, PriceTick, SystemStatus
+from shared.contracts.events import LogRecord, Notification, Payload, PresenceLeft, PriceTick, SystemStatus
 from shared.contracts.ids import ID_PATTERN
 
 VERSION = "0.1.0"
@@ -85,6 +85,13 @@ def _channels() -> list[Channel]:
             _address(subjects.status, "component", "instance"),
             SystemStatus,
             "How a running part is; the suite's own services publish here too.",
+        ),
+        Channel(
+            "log",
+            "receive",
+            _address(subjects.log, "component", "instance"),
+            LogRecord,
+            "A log record of a running part, for whoever looks now; the suite's own services publish here too.",
         ),
         Channel("presenceLeft", "send", left, PresenceLeft, "A user has left a room: told once, stored for a day."),
     ]

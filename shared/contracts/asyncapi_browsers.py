@@ -7,12 +7,12 @@ Source: AsyncAPI 3.0.0; bindings ws 0.1.0 and http 0.3.0.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from shared.contracts.claims import COOKIE, MAX_TOKEN_CHARS
 from shared.contracts.close_codes import RECONNECT
 from shared.contracts.cursor import MAX_CURSOR_CHARS
-from shared.contracts.events import Payload
+from shared.contracts.events import LogLevel, Payload
 from shared.contracts.frames import CLIENT_FRAMES, MAX_FRAME_ID_CHARS, Authenticate
 from shared.contracts.ids import ID_PATTERN
 from shared.contracts.server_frames import ANSWERS, SERVER_FRAMES
@@ -85,6 +85,7 @@ def operations() -> dict[str, dict[str, Any]]:
         max_rate={"type": "number", "exclusiveMinimum": 0},
         events={"type": "string", "enum": ["named", "unnamed"], "default": "unnamed"},
         last_event_id=_CURSOR,
+        logs={"type": "string", "enum": list(get_args(LogLevel))},
     )
     return taken | {
         "chat": {

@@ -15,9 +15,11 @@ from pydantic_core import to_json
 from shared.contracts.ids import Id
 
 MAX_CONTENT_CHARS = 4096
+MAX_LOG_BYTES = 4096
 
 Milliseconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Price = Annotated[FiniteFloat, Field(gt=0, le=1e12)]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Payload(BaseModel):
@@ -124,6 +126,22 @@ class SystemStatus(Payload):
     status: Literal["up", "degraded", "draining", "standby", "down"]
     metrics: dict[str, FiniteFloat | int | str] = Field(default_factory=dict)
     timestamp: Milliseconds
+
+
+class LogRecord(Payload):
+    """A log record of a running part on `logs.<component>.<instance>`, at most 4,096 bytes of JSON; never stored.
+
+    `truncated` says that something of it was cut away, `dropped` how many before it were not told.
+    """
+
+    component: Id
+    instance: Id
+    level: LogLevel
+    event: Annotated[str, Field(max_length=256)]
+    fields: dict[str, bool | int | FiniteFloat | str] = Field(default_factory=dict)
+    timestamp: Milliseconds
+    truncated: Literal[True] | None = None
+    dropped: Annotated[int, Field(ge=1)] | None = None
 
 
 class PresenceLeft(Payload):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import MISSING, Field, FiniteFloat
 
-from shared.contracts.events import Milliseconds, Payload, Price, SystemStatus
+from shared.contracts.events import LogLevel, Milliseconds, Payload, Price, SystemStatus
 from shared.contracts.ids import Id
 from shared.contracts.server_frames import Count, Cursor, Dropped, LastError, TokenExpiring
 
@@ -60,6 +60,22 @@ class ShownStatus(SystemStatus):
     metrics: dict[str, FiniteFloat | int | str]
 
 
+class ShownLog(Payload):
+    """`log`: a log record of a running part, for those who may read it and ask; told once, and never again.
+
+    `truncated`: something of it was cut away. `dropped`: so many records of that part before it were not told.
+    """
+
+    component: Id
+    instance: Id
+    level: LogLevel
+    event: str
+    fields: dict[str, bool | int | FiniteFloat | str]
+    timestamp: Milliseconds
+    truncated: Literal[True] | MISSING = MISSING
+    dropped: Count | MISSING = MISSING
+
+
 class TopicGap(Payload):
     """`gap`: events of a topic (null: the user's own) between two places may be missing."""
 
@@ -89,6 +105,7 @@ STREAM_EVENTS: Final[dict[str, type[Payload]]] = {
     "price_update": ShownPrice,
     "snapshot": Snapshot,
     "system_status": ShownStatus,
+    "log": ShownLog,
     "gap": TopicGap,
     "resync": TopicResync,
     "reconnect": StreamReconnect,

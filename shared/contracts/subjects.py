@@ -39,6 +39,7 @@ ALL_NOTIFY = "notify.*.*"
 NOTIFY_CANARIES = "notify.canary."
 ALL_PRICES = "prices.*"
 ALL_STATUS = "status.*.*"
+ALL_LOGS = "logs.*.*"
 FEED_STATUS = "status.price_feed.*"
 ALL_REVOKED = "live.auth.revoked.*"
 STORED_REVOKED = "auth.revoked.*"
@@ -111,6 +112,11 @@ def price(symbol: str) -> str:
 def status(component: str, instance: str) -> str:
     """Status of one running part (stream STATUS keeps the last)."""
     return f"status.{require_id(component, 'component')}.{require_id(instance, 'instance')}"
+
+
+def log(component: str, instance: str) -> str:
+    """Log records of one running part; at most once, never stored."""
+    return f"logs.{require_id(component, 'component')}.{require_id(instance, 'instance')}"
 
 
 def revoked(user: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from shared.errors import FanfareError, Unavailable
+from shared.telemetry.live_logs import LiveLogs
 from shared.telemetry.logs import get_logger
 
 Check = Callable[[], Awaitable[None]]
@@ -32,12 +33,14 @@ class Lifecycle:
     Attributes:
         draining: a stop has begun: readiness is false, connections are being asked to leave.
         failure: why the process must end, once it must.
+        live_logs: the log records that wait to be told; None if they are not, or somebody has taken that on.
         shedder: what an operator sheds clients by; None where there are none.
     """
 
     def __init__(self) -> None:
         self.draining = False
         self.failure: str | None = None
+        self.live_logs: LiveLogs | None = None
         self.shedder: Shedder | None = None
         self._checks: dict[str, Check] = {}
         self._hooks: list[Hook] = []

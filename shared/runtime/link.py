@@ -6,6 +6,7 @@ from shared.broker.jetstream import JetStreamBroker
 from shared.broker.metrics import BrokerMetrics
 from shared.broker.port import Broker
 from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.logs import publish_logs
 from shared.runtime.settings import ServiceSettings
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
@@ -22,7 +23,7 @@ async def connect_broker(
     *,
     link: str = MAIN,
 ) -> Broker:
-    """Connect; readiness asks the server, and a link that cannot come back ends the process.
+    """Connect; readiness asks the server, and a link that cannot come back ends the process. The main one tells logs.
 
     Args:
         tasks: must be closed before the link is, or its end is taken for a failure.
@@ -39,4 +40,7 @@ async def connect_broker(
         lifecycle.fail(f"the {link} link to NATS is closed for good")
 
     tasks.spawn(end_when_closed(), "broker-closed")
+    if link == MAIN and lifecycle.live_logs is not None:
+        logs, lifecycle.live_logs = lifecycle.live_logs, None  # of the services in one process, the first tells them
+        tasks.spawn(publish_logs(broker, logs, metrics), "live-logs")
     return broker

@@ -24,12 +24,14 @@ try:
 except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
+from shared.contracts.events import MAX_LOG_BYTES
 from shared.edge.wire.gate import Door, Gate
 from shared.edge.wire.guards import GuardedHttpProtocol, GuardedWebSocketProtocol
 from shared.edge.wire.http_protocol import HandOverHttpProtocol
 from shared.runtime.admin import ADMIN_HOST
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
+from shared.telemetry.live_logs import LiveLogs
 from shared.telemetry.logs import configure_logs
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import configure_tracing
@@ -196,7 +198,7 @@ def listen(settings: ServiceSettings) -> socket.socket:
 
 def run(name: str, app: Any, settings: ServiceSettings, lifecycle: Lifecycle) -> None:
     """Serve until told to stop; ends the process with status 1 if it failed, 0 after a clean stop."""
-    observe(name, settings)
+    lifecycle.live_logs = observe(name, settings)
     server = make_server(app, settings, lifecycle, on_listening=settle)
     sockets = [listen(settings)]
     if settings.admin_port:
@@ -217,11 +219,16 @@ def settle() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
-def observe(name: str, settings: ServiceSettings) -> None:
-    """Start logs and traces of this process; once, from main."""
-    configure_logs(settings.log_level, service=name, instance=settings.instance, pretty=settings.log_format == "pretty")
+def observe(name: str, settings: ServiceSettings) -> LiveLogs | None:
+    """Start logs and traces of this process; once, from main. Return what it is to tell live, if anything."""
+    live: LiveLogs | None = None
+    if settings.logs_live_level != "off":
+        live = LiveLogs(name, settings.instance, settings.logs_live_level, max_bytes=MAX_LOG_BYTES)
+    pretty = settings.log_format == "pretty"
+    configure_logs(settings.log_level, service=name, instance=settings.instance, pretty=pretty, live=live)
     logging.getLogger("uvicorn.error").addFilter(_is_no_clients_fault)
     configure_tracing(name, settings.instance)
+    return live
 
 
 def _is_no_clients_fault(record: logging.LogRecord) -> bool:

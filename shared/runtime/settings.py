@@ -37,6 +37,8 @@ class ServiceSettings(BaseSettings):
         auth_jwks_url: where the public keys are that tokens are checked with.
         auth_issuer, auth_audience: what tokens must name as `iss` and `aud`.
         log_level, log_format: debug, info, warning or error; json, or pretty for a person at a terminal.
+        logs_live_level: the lowest level of log records that dashboards are told, as far as `log_level` lets them be
+            logged at all; `off` for none.
         drain_s: over how long open connections are asked to leave at a stop, in seconds.
         edge_engine: `epoll` takes connections out of uvicorn after the handshake; `asgi` leaves them there: the same
             behaviour, for more memory and time.
@@ -63,6 +65,7 @@ class ServiceSettings(BaseSettings):
     drain_s: float = Field(15.0, ge=0, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "pretty"] = "json"
+    logs_live_level: Literal["debug", "info", "warning", "error", "off"] = "warning"
     edge_engine: Literal["epoll", "asgi"] = "epoll" if hasattr(select, "epoll") else "asgi"
     instance: Id = Field(default_factory=default_instance)
     max_body_bytes: int = Field(64 * 1024, ge=1024)

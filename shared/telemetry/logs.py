@@ -28,12 +28,15 @@ def get_logger() -> FilteringBoundLogger:
     return logger
 
 
-def configure_logs(level: str, *, service: str, instance: str, pretty: bool = False) -> None:
+def configure_logs(
+    level: str, *, service: str, instance: str, pretty: bool = False, live: structlog.typing.Processor | None = None
+) -> None:
     """Send all logs of this process to standard error; call it once, from main.
 
     Args:
         level: name of the lowest level that is written.
         pretty: for a person at a terminal; the default is one JSON object a line.
+        live: gets each line's fields as they are written, redacted; it returns them unchanged.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -53,12 +56,10 @@ def configure_logs(level: str, *, service: str, instance: str, pretty: bool = Fa
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    written = [meta, renderer] if live is None else [meta, live, renderer]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
-        )
-    )
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=written))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -68,18 +69,19 @@ def configure_logs(level: str, *, service: str, instance: str, pretty: bool = Fa
 
 def redact(_logger: object, _name: str, event: EventDict) -> EventDict:
     """Take credentials out of a line: fields by name, and what looks like one inside any text."""
-    return {key: _clean(key, value) for key, value in event.items()}
+    return {key: clean(key, value) for key, value in event.items()}
 
 
-# -- private ----------------------------------------------------------------------------------------------------------
-
-
-def _clean(key: str, value: Any) -> Any:
+def clean(key: str, value: Any) -> Any:
+    """Return one field's value without a credential."""
     if key.lower() in SECRET_FIELDS:
         return REDACTED
     if isinstance(value, str):
         return _IN_TEXT.sub(lambda match: (match[1] or match[2] or "") + REDACTED, value)
     return value
+
+
+# -- private ----------------------------------------------------------------------------------------------------------
 
 
 def _add_trace(_logger: object, _name: str, event: EventDict) -> EventDict:

@@ -23,6 +23,7 @@ from tests.support.contract import data_of, fields_of, fields_seen
 from tests.support.edges import Edges, LocalEdge
 from tests.support.nats_server import NatsServer
 from tests.support.producer import Producer, connected
+from tests.support.waiting import eventually
 
 ROOM, PRIVATE = "room", "private"
 SPECS = Path(__file__).parents[1] / "clients" / "node_modules" / "@asyncapi" / "specs" / "schemas"
@@ -154,13 +155,16 @@ async def test_the_stream_sends_every_event_of_the_contract_and_every_field(
 
 async def news(edge: LocalEdge, stack: AsyncExitStack, producer: Producer) -> StreamClient:
     """A user follows all there is."""
-    opening = stream_client(edge, "u", scope="stream topic:* ops:read", symbols="ACME", topics="releases")
+    opening = stream_client(edge, "u", scope="stream topic:* ops:read", symbols="ACME", topics="releases", logs="info")
     client = await stack.enter_async_context(opening)
     await client.next("snapshot")
     await producer.store("notify.topic.releases", {"title": "1.4 is out", "data": {"url": "…"}})
     await client.next("notification")
     await producer.beat("part", cpu=0.5)
     await client.next("system_status")
+    await eventually(partial(producer.listens, "logs.part.one"))
+    await producer.log("part", "disk_full", fields={"path": "/data", "free": 0}, truncated=True, dropped=3)
+    await client.next("log")
     for price in (100, 90):
         await producer.tick("ACME", price)
         await client.next("price_update", lambda event, price=price: event["price"] == price)  # type: ignore[misc]

@@ -79,6 +79,7 @@ async def as_chat(broker: Broker) -> None:
     await broker.publish(subjects.typing(room), b"{}")
     await broker.publish(subjects.read(user), b"{}")
     await broker.publish(subjects.status("chat", edge), b"{}")
+    await broker.publish(subjects.log("chat", edge), b"{}")
     await broker.purge(subjects.CHAT, subjects.chat_message(room))
     await broker.count(subjects.counter("chat", user, 1))
     await broker.state(subjects.CHAT)
@@ -119,6 +120,7 @@ async def as_notifications(broker: Broker) -> None:
         subjects.ALL_REVOKED,
         subjects.ALL_PRICES,
         subjects.ALL_STATUS,
+        subjects.ALL_LOGS,
         subjects.FEED_STATUS,
         subjects.bucket_changes(subjects.WATCHLISTS),
     ):
@@ -131,6 +133,7 @@ async def as_notifications(broker: Broker) -> None:
         await broker.read_after(subjects.NOTIFY, subject, 0, limit=10)
     await broker.append(subjects.deadletter(subjects.price("ACME")), b"{}", msg_id=new_id())
     await broker.publish(subjects.status("notifications", edge), b"{}")
+    await broker.publish(subjects.log("notifications", edge), b"{}")
     await broker.state(subjects.NOTIFY)
     await broker.read_last(subjects.PRICES, [subjects.ALL_PRICES])
     await broker.read_last(subjects.STATUS, [subjects.ALL_STATUS])
@@ -152,6 +155,7 @@ async def as_auth(broker: Broker) -> None:
     """Do all that the auth service does on the bus."""
     await broker.append(subjects.revoked(new_id()), b"{}", msg_id=new_id())
     await broker.publish(subjects.status("auth", new_id()), b"{}")
+    await broker.publish(subjects.log("auth", new_id()), b"{}")
 
 
 async def as_price_feed(broker: Broker) -> None:
@@ -159,6 +163,7 @@ async def as_price_feed(broker: Broker) -> None:
     await broker.subscribe(subjects.bucket_changes(subjects.LEASES), ignore)
     await broker.publish(subjects.price("ACME"), b"{}")
     await broker.publish(subjects.status("price_feed", new_id()), b"{}")
+    await broker.publish(subjects.log("price_feed", new_id()), b"{}")
     await broker.read_last(subjects.PRICES, [subjects.price("ACME")])
     for stream in (subjects.PRICES, subjects.bucket_stream(subjects.LEASES)):
         await broker.state(stream)
@@ -216,6 +221,7 @@ async def test_nobody_may_forge_what_was_stored_or_touch_streams(connect: Connec
         ("chat", subjects.notify_user("user")),
         ("chat", subjects.price("ACME")),
         ("chat", subjects.status("auth", "one")),
+        ("chat", subjects.log("auth", "one")),
         ("chat", subjects.bucket_key(subjects.LEASES, "price_feed")),
         ("notifications", subjects.chat_message("room")),
         ("notifications", subjects.revoked("user")),
@@ -252,6 +258,8 @@ async def test_nobody_may_listen_to_everything(address: Callable[[str], str], us
         ("price_feed", "notify.user.*"),
         ("producer", "notify.user.*"),
         ("producer", "prices.*"),
+        ("producer", "logs.*.*"),
+        ("chat", "logs.*.*"),
     ],
 )
 async def test_a_user_may_not_listen_to_what_is_anothers(
@@ -263,11 +271,12 @@ async def test_a_user_may_not_listen_to_what_is_anothers(
 async def test_a_producer_may_publish_with_a_plain_client(address: Callable[[str], str], connect: Connect) -> None:
     broker = await connect("notifications")
     heard: asyncio.Queue[str] = asyncio.Queue()
-    for pattern in ("live.notify.user.*", "live.notify.topic.*", "prices.*", "status.*.*"):
+    for pattern in ("live.notify.user.*", "live.notify.topic.*", "prices.*", "status.*.*", "logs.*.*"):
         await broker.subscribe(pattern, lambda message: heard.put_nowait(message.subject))
 
     producer = await nats.connect(address("producer"))
-    wanted = [subjects.notify_user("u"), subjects.notify_topic("t"), subjects.price("A"), subjects.status("c", "i")]
+    wanted = [subjects.notify_user("u"), subjects.notify_topic("t"), subjects.price("A")]
+    wanted += [subjects.status("c", "i"), subjects.log("c", "i")]
     for subject in wanted:
         await producer.publish(subject, b"{}")
     await producer.close()

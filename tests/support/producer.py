@@ -9,6 +9,7 @@ from typing import Any
 
 import nats
 from nats.aio.client import Client
+from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
@@ -47,6 +48,21 @@ class Producer:
         """Publish a status."""
         data = {"component": component, "instance": instance, "status": status, "metrics": metrics}
         await self.publish(f"status.{component}.{instance}", data | {"timestamp": now_ms()})
+
+    async def log(self, component: str, event: str, level: str = "warning", **more: Any) -> None:
+        """Publish a log record."""
+        data = {"component": component, "instance": "one", "level": level, "event": event, "timestamp": now_ms()}
+        await self.publish(f"logs.{component}.one", data | more)
+
+    async def listens(self, subject: str) -> bool:
+        """Say whether anybody listens to `subject`: whoever does will not answer, nobody is told of at once."""
+        try:
+            await self.client.request(subject, b"{}", timeout=0.2)
+        except NoRespondersError:
+            return False
+        except nats.errors.TimeoutError:
+            return True
+        return True
 
     async def dead_letters(self, subject: str) -> list[RawStreamMsg]:
         """Return what was kept of the dead letters of `subject`."""

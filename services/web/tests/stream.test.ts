@@ -133,3 +133,18 @@ test("events go to their listeners; unknown types to nobody", () => {
 
   expect(prices).toEqual([2]);
 });
+
+test("who wants log lines opens the stream with them, and without once that was refused twice", async () => {
+  const stream = openStream();
+  FakeSource.last.welcome();
+
+  stream.followLogs("info");
+  stream.followLogs("info");
+  expect(FakeSource.all).toHaveLength(2);
+  expect(FakeSource.last.url).toBe("/api/stream?topics=releases&logs=info&last_event_id=e1%3A4");
+  for (const logs of ["info", null]) {
+    FakeSource.last.fail(FakeSource.CLOSED);
+    await settle();
+    expect(new URLSearchParams(FakeSource.last.url).get("logs")).toBe(logs);
+  }
+});

@@ -17,8 +17,9 @@ from services.chat.settings import ChatSettings
 from services.notifications.app import create_app as create_notifications
 from services.notifications.opening import StreamQuery
 from services.notifications.settings import NotificationsSettings
+from shared.contracts import subjects
 from shared.contracts.asyncapi import document
-from shared.contracts.events import Notification, Payload, PriceTick, SystemStatus
+from shared.contracts.events import LogRecord, Notification, Payload, PriceTick, SystemStatus
 from shared.contracts.streams import STREAMS
 
 ROOT = Path(__file__).parents[3]
@@ -42,9 +43,11 @@ def test_every_reference_leads_somewhere() -> None:
             found = found[key]
 
 
-def test_a_stream_keeps_what_each_channel_carries() -> None:
+def test_a_stream_keeps_what_each_channel_carries_but_for_logs() -> None:
     kept = {subject for stream in STREAMS for subject in stream.subjects}
     kept |= {stream.republish_as[1] for stream in STREAMS if stream.republish_as}
+    assert not any(covers(subject, subjects.ALL_LOGS) for subject in kept)
+    kept |= {subjects.ALL_LOGS}
 
     for channel in DOCUMENT["channels"].values():
         if channel["servers"] == [{"$ref": "#/servers/nats"}]:
@@ -113,6 +116,12 @@ def test_a_frame_is_valid_by_the_document_as_it_is_on_the_wire(
         (PriceTick, {"symbol": "ACME", "price": -1, "timestamp": 1}),
         (SystemStatus, {"component": "c", "instance": "i", "status": "up", "metrics": {"a": 1}, "timestamp": 1}),
         (SystemStatus, {"component": "c", "instance": "i", "status": "fine", "timestamp": 1}),
+        (LogRecord, {"component": "c", "instance": "i", "level": "info", "event": "e", "timestamp": 1}),
+        (LogRecord, {"component": "c", "instance": "i", "level": "loud", "event": "e", "timestamp": 1}),
+        (
+            LogRecord,
+            {"component": "c", "instance": "i", "level": "info", "event": "e", "fields": {"a": []}, "timestamp": 1},
+        ),
     ],
 )
 def test_a_payload_is_valid_by_the_document_if_an_edge_takes_it(payload: type[Payload], given: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ THE_BUILDERS = {ROOT / "shared/contracts/subjects.py", ROOT / "shared/contracts/
 """`streams.py` says which subjects a stream keeps: patterns, not addresses."""
 
 _SUBJECT = re.compile(
-    r"(?:\$KV|live|chat\.room|eph\.chat|notify\.(?:user|topic)|prices|status|auth\.revoked|deadletter|edge\.session|count)"
+    r"(?:\$KV|live|chat\.room|eph\.chat|notify\.(?:user|topic)|prices|status|logs|auth\.revoked|deadletter|edge\.session|count)"
     r"\.\S*"
 )
 
@@ -36,6 +36,8 @@ ONE_ID: list[Callable[[str], str]] = [
     subjects.bucket_stream,
     lambda text: subjects.status("chat", text),
     lambda text: subjects.status(text, "edge"),
+    lambda text: subjects.log("chat", text),
+    lambda text: subjects.log(text, "edge"),
     lambda text: subjects.session_command("edge", text),
     lambda text: subjects.session_command(text, "session"),
     lambda text: subjects.counter("chat", text, 1),

@@ -37,6 +37,8 @@ def test_a_query_is_read_as_fastapi_reads_it(query: bytes, wanted: StreamQuery) 
         (b"max_rate=nan", "max_rate"),
         (b"max_rate=", "max_rate"),
         (b"events=loud", "events"),
+        (b"logs=loud", "logs"),
+        (b"logs=", "logs"),
         (b"last_event_id=" + b"1" * 2049, "last_event_id"),
     ],
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from pydantic_core import from_json
 
+from services.notifications.logs import LogBoard
 from services.notifications.notices import encode_notice
 from services.notifications.parts import NotificationsParts
 from services.notifications.settings import NotificationsSettings
@@ -34,7 +34,7 @@ from shared.tasks import TaskKeeper
 from tests.support.price_board import Feed, settle
 
 USER = Principal("u", "u", "s", frozenset({"stream", "topic:*", "ops:read"}), now_s() + 600, now_s())
-WANTED = Wanted(("news",), frozenset({"A"}), 10.0, named=False, place=None, readable=True)
+WANTED = Wanted(("news",), frozenset({"A"}), 10.0, named=False, place=None, readable=True, logs="info")
 
 
 class Out:
@@ -78,12 +78,14 @@ class Edge(Feed):
         )
         self.sessions = Sessions(SessionLimits(0, 0), self.metrics, "sse")
         self.statuses = StatusBoard(self.broker, self.deadletters)
+        self.logs = LogBoard(self.broker, self.deadletters, self.metrics)
         self.tasks = TaskKeeper()
         parts = SimpleNamespace(
             settings=NotificationsSettings(),
             admission=Admission(AdmissionLimits(), self.metrics, "sse"),
             commands=Commands(self.broker, "edge"),
             line=self.line,
+            logs=self.logs,
             prices=self.board,
             sessions=self.sessions,
             statuses=self.statuses,
@@ -102,7 +104,7 @@ class Edge(Feed):
     def left(self) -> list[Any]:
         """Everything that still knows of a session."""
         listeners = [self.line.listeners(subject) for subject in ("notify.user.u", "notify.topic.news")]
-        boards = [*self.board.groups._groups, *self.statuses._listeners]
+        boards = [*self.board.groups._groups, *self.statuses._listeners, *self.logs._wanted]
         return [*listeners[0], *listeners[1], *boards, *self.sessions, *range(len(self.parts.commands))]
 
 
@@ -123,7 +125,7 @@ async def test_it_begins_with_connected_and_a_snapshot(edge: Edge) -> None:
     await settle()
 
     assert out.types == ["connected", "snapshot"]
-    assert len(edge.left) == 6  # two subjects, a symbol, the status, the session, its commands
+    assert len(edge.left) == 7  # two subjects, a symbol, the status, the logs, the session, its commands
 
 
 async def test_one_that_is_revoked_while_its_head_is_sent_gets_that_word_only(edge: Edge) -> None:
@@ -141,7 +143,7 @@ async def test_one_that_comes_while_the_edge_drains_is_sent_elsewhere_with_the_c
     edge: Edge, presented: str | None
 ) -> None:
     await Mover(edge.sessions, TaskKeeper()).drain(0)
-    wanted = replace(WANTED, place=Position.parse(presented) if presented else None)
+    wanted = WANTED._replace(place=Position.parse(presented) if presented else None)
     session, out = StreamSession(edge.parts, USER, wanted, "10.0.0.1"), Out()
     session.register()
     session.open(out)
@@ -175,7 +177,7 @@ async def test_one_that_is_sent_elsewhere_takes_the_place_up_to_which_it_has_bee
 
 
 async def test_each_gap_is_announced_and_only_the_last_word_moves_the_cursor(edge: Edge) -> None:
-    wanted = replace(WANTED, place=Position("zzzz", 5))
+    wanted = WANTED._replace(place=Position("zzzz", 5))
     session, out = StreamSession(edge.parts, USER, wanted, "10.0.0.1"), Out()
     session.register()
     session.open(out)
@@ -215,7 +217,7 @@ async def test_one_that_cannot_resume_says_so_and_ends(edge: Edge) -> None:
     for number in range(MAX_RING_MESSAGES + 1):  # what it missed has to be read
         await edge.broker.append("notify.user.u", b'{"title":"t"}', msg_id=str(number))
     edge.server.stop()
-    session, out = StreamSession(edge.parts, USER, replace(WANTED, place=before), "10.0.0.1"), Out()
+    session, out = StreamSession(edge.parts, USER, WANTED._replace(place=before), "10.0.0.1"), Out()
     session.register()
     session.open(out)
     await settle()

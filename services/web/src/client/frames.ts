@@ -180,6 +180,18 @@ export interface SystemStatus {
   timestamp: number;
 }
 
+/** A log record of a running part: `truncated` if it was too long, `dropped` if so many before it were not told. */
+export interface LogRecord {
+  component: string;
+  instance: string;
+  level: "debug" | "info" | "warning" | "error";
+  event: string;
+  fields: Record<string, boolean | number | string>;
+  timestamp: number;
+  truncated?: true;
+  dropped?: number;
+}
+
 /** Something of a topic is missing, null for the user's own; the event's id says where this client stands now. */
 export interface TopicGap {
   topic: string | null;
@@ -201,6 +213,7 @@ export interface StreamFrames {
   price_update: Price;
   snapshot: { symbols: Price[] };
   system_status: SystemStatus;
+  log: LogRecord;
   gap: TopicGap;
   resync: TopicResync;
   reconnect: { afterMs: number; cursor: string | null };

@@ -9,7 +9,7 @@
 import type { Auth } from "./auth";
 import { Backoff, type BackoffOptions } from "./backoff";
 import { Emitter } from "./emitter";
-import type { Notification, Price, StreamConnected, StreamFrames } from "./frames";
+import type { LogRecord, Notification, Price, StreamConnected, StreamFrames } from "./frames";
 import { Renewal } from "./renewal";
 
 /** A stream without any event for this many heartbeats is made anew; nothing is lost by it, the cursor goes along. */
@@ -21,6 +21,7 @@ const TYPES: readonly string[] = [
   "price_update",
   "snapshot",
   "system_status",
+  "log",
   "gap",
   "resync",
   "reconnect",
@@ -50,6 +51,7 @@ export class Stream extends Emitter<StreamEvents> {
   #source: EventSource | null = null;
   #cursor = "";
   #id = "";
+  #logs: LogRecord["level"] | "" = "";
   #quietTimer: ReturnType<typeof setTimeout> | undefined;
   #quietMs = QUIET_HEARTBEATS * HEARTBEAT_MS;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
@@ -77,6 +79,13 @@ export class Stream extends Emitter<StreamEvents> {
   close(): void {
     this.#detach();
     this.#enter("closed");
+  }
+
+  /** Be told log records at or above `level` too; for those who are told `system_status`, others are refused. */
+  followLogs(level: LogRecord["level"]): void {
+    if (level === this.#logs) return;
+    this.#logs = level;
+    if (this.#source) this.#connect();
   }
 
   /** Follow these symbols, on all streams of this user. */
@@ -121,6 +130,7 @@ export class Stream extends Emitter<StreamEvents> {
   #url(): string {
     const query = new URLSearchParams();
     if (this.#options.topics?.length) query.set("topics", this.#options.topics.join(","));
+    if (this.#logs) query.set("logs", this.#logs);
     if (this.#cursor) query.set("last_event_id", this.#cursor);
     return `${this.#options.url ?? "/api/stream"}?${query}`;
   }
@@ -142,8 +152,10 @@ export class Stream extends Emitter<StreamEvents> {
 
   async #retry(): Promise<void> {
     const { auth } = this.#options;
-    // The status is hidden, and it may have been 401. A renewal that fails leaves it to the next attempt.
-    await (this.#backoff.attempts > 1 ? auth.refresh() : auth.ensureFresh()).catch(() => undefined);
+    const refused = this.#backoff.attempts > 1;
+    if (refused) this.#logs = ""; // the status is hidden: it may have been 403 for these, or 401
+    // A renewal that fails leaves it to the next attempt.
+    await (refused ? auth.refresh() : auth.ensureFresh()).catch(() => undefined);
     if (this.#state !== "waiting") return;
     if (auth.user) this.#connect();
     else this.close();

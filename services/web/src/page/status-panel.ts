@@ -2,6 +2,7 @@
 
 import type { Stream, SystemStatus } from "../client";
 import { byId, make } from "./dom";
+import { openLogLines } from "./log-lines";
 
 /** A part that says nothing for this long is shown as silent, and after ten times that not at all. */
 const SILENT_MS = 15_000;
@@ -14,8 +15,10 @@ interface Part {
 
 export function openStatusPanel(stream: Stream): void {
   const parts = new Map<string, Part>();
+  openLogLines(stream);
   stream.on("system_status", (status) => {
     byId("status").hidden = false;
+    stream.followLogs("info");
     const key = `${status.component}.${status.instance}`;
     const element = card(status);
     const known = parts.get(key);
