@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 from shared.contracts.ids import new_id
 from tests.support.producer import connected
 from tests.support.suite import Suite
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -246,7 +248,7 @@ async def test_a_notification_from_outside_shows_and_is_still_there_after_a_relo
     await expect(ada.part("notification-list").get_by_text(title)).to_have_count(1)
 
 
-async def test_system_status_is_for_those_who_may_read_it(windows: Windows) -> None:
+async def test_system_status_and_log_lines_are_for_those_who_may_read_them(windows: Windows, suite: Suite) -> None:
     ada = await windows.open()
     await expect(ada.page.locator("#price-rows tr")).to_have_count(8)
     await expect(ada.page.locator("#status")).to_be_hidden()
@@ -256,6 +258,11 @@ async def test_system_status_is_for_those_who_may_read_it(windows: Windows) -> N
     await ada.part("login-submit").click()
 
     await expect(ada.page.locator("#status-list")).to_contain_text("price_feed")
+    async with connected(suite.nats_url) as producer:
+        await eventually(partial(producer.listens, "logs.probe.one"))
+        await producer.log("backup", "disk_full", fields={"note": "<img src=x onerror=alert(1)>"})
+    await expect(ada.part("log-lines")).to_contain_text("backup disk_full note=<img src=x onerror=alert(1)>")
+    assert ada.errors == []
 
 
 async def test_signing_out_leads_to_the_form_and_the_wrong_password_to_a_sentence(windows: Windows) -> None:
