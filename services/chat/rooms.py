@@ -22,7 +22,9 @@ from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
 
 MAX_CACHED_ROOMS = 20_000
-MAX_LISTED_ROOMS = 1_000
+LISTED_AT_ONCE = 1_000
+"""How many rooms one call looks at: whoever asks may enter few of them, and pays for each call."""
+
 CACHE_S = 30.0
 UPDATE_ATTEMPTS = 8
 PURGED_AGAIN_AFTER_S = 50.0
@@ -160,20 +162,21 @@ class Rooms:
             return changed
         raise Conflict("the room changes too fast; try again")
 
-    async def visible(self, user: Principal) -> list[dict[str, Any]]:
-        """Return the rooms that were made and that `user` may enter, at most MAX_LISTED_ROOMS."""
-        found: list[dict[str, Any]] = []
-        after, more = 0, True
-        while more and len(found) < MAX_LISTED_ROOMS:
-            stream, pattern = subjects.bucket_stream(subjects.ROOMS), subjects.bucket_keys(subjects.ROOMS)
-            page = await self._broker.read_after(stream, pattern, after, limit=500)
-            for message in page.messages:
-                after = message.seq
-                record = None if message.gone else readable(message.data)
-                if record is not None and record.admits(user.user_id):
-                    found.append(record.model_dump(by_alias=True, include={"room", "title", "private", "owner"}))
-            more = page.more and bool(page.messages)
-        return found
+    async def visible(self, user: Principal, after: int) -> tuple[list[dict[str, Any]], int | None]:
+        """Return those of the next LISTED_AT_ONCE rooms that `user` may enter, and where others follow, if any do.
+
+        They come in the order of their last change, so one that changes meanwhile may come twice and is never missed.
+        """
+        stream, pattern = subjects.bucket_stream(subjects.ROOMS), subjects.bucket_keys(subjects.ROOMS)
+        page = await self._broker.read_after(stream, pattern, after, limit=LISTED_AT_ONCE)
+        records = [readable(message.data) for message in page.messages if not message.gone]
+        shown = {"room", "title", "private", "owner"}
+        found = [
+            record.model_dump(by_alias=True, include=shown)
+            for record in records
+            if record is not None and record.admits(user.user_id)
+        ]
+        return found, page.messages[-1].seq if page.more and page.messages else None
 
     # -- private ------------------------------------------------------------------------------------------------------
 

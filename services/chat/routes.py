@@ -212,9 +212,10 @@ def rooms_router() -> APIRouter:
     router = APIRouter(prefix="/api/chat/rooms", tags=["rooms"])
 
     @router.get("")
-    async def list_rooms(parts: Parts, user: User) -> dict[str, Any]:
-        """List the rooms that were made and that the caller may enter."""
-        return {"rooms": await parts.rooms.visible(user), "default": parts.settings.default_room}
+    async def list_rooms(parts: Parts, user: User, after: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> dict[str, Any]:
+        """List the rooms that were made and that the caller may enter; `next`, if it is there, is the next `after`."""
+        rooms, following = await parts.rooms.visible(user, after)
+        return {"rooms": rooms, "default": parts.settings.default_room, "next": following}
 
     @router.post("", status_code=201)
     async def make_room(new: NewRoom, parts: Parts, user: User) -> dict[str, Any]:

@@ -206,6 +206,27 @@ async def test_a_removed_member_is_out_on_every_edge_and_hears_nothing_more(pair
             assert [message["content"] for message in client.messages] == ["before"]
 
 
+async def test_rooms_are_listed_a_part_at_a_time_and_none_is_left_out(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.chat.rooms.LISTED_AT_ONCE", 2)
+    owner = someone()
+    made = {await make_room(pair.a, owner, private=bool(number % 2)) for number in range(5)}
+    found: list[str] = []
+    calls, after = 0, 0
+    while after is not None:
+        answer = await pair.b.http.get("/api/chat/rooms", params={"after": after}, headers=pair.b.headers(owner))
+        assert len(answer.json()["rooms"]) <= 2
+        found += [record["room"] for record in answer.json()["rooms"]]
+        calls, after = calls + 1, answer.json()["next"]
+
+    assert made <= set(found)
+    assert len(found) == len(set(found))
+    assert calls >= 3
+    too_far = await pair.b.http.get("/api/chat/rooms", params={"after": 2**63}, headers=pair.b.headers(owner))
+    assert too_far.status_code == 400
+
+
 async def test_only_the_owner_changes_the_members_but_a_member_may_go(pair: Pair) -> None:
     owner, member, stranger = someone(), someone(), someone()
     room = await make_room(pair.a, owner, member)
@@ -223,7 +244,7 @@ async def test_a_room_is_made_once_and_listed_to_those_who_may_enter(pair: Pair)
 
     async def listed(user: str) -> set[str]:
         answer = await pair.b.http.get("/api/chat/rooms", headers=pair.b.headers(user))
-        assert answer.json()["default"] == "general"
+        assert (answer.json()["default"], answer.json()["next"]) == ("general", None)
         return {record["room"] for record in answer.json()["rooms"]} & {private, public}
 
     again = await pair.b.http.post("/api/chat/rooms", json={"room": private}, headers=pair.b.headers(stranger))
