@@ -183,12 +183,13 @@ async def test_a_dropped_socket_reconnects_and_nothing_is_missing(windows: Windo
     await ada.say(before)
     await expect(bob.message(before)).to_have_count(1)
 
-    await bob.page.context.set_offline(True)
-    await bob.page.evaluate(CUT)
+    await bob.page.evaluate(f"window.barred = true; {CUT}")
     await expect(bob.part("connection-chat")).not_to_have_attribute("data-state", "open")
+    await bob.page.context.set_offline(True)  # not before: it may eat the answer to a close
     for text in texts:
         await ada.say(text)
         await expect(ada.message(text)).to_have_count(1)
+    await bob.page.evaluate("window.barred = false")
     await bob.page.context.set_offline(False)
     await bob.connected()
     await ada.say(after)
