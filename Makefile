@@ -6,6 +6,7 @@ WEB    := services/web
 STATE  := .state
 PAGE_SOURCES := $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/vite.config.ts $(WEB)/package-lock.json -type f 2>/dev/null)
 COMPOSE := docker compose
+unexport PYTHONDONTWRITEBYTECODE # else each process of a test run compiles all sources and rewrites all asserts again
 
 .DEFAULT_GOAL := help
 .PHONY: help run notify page check fmt test unit up down logs smoke cluster faults faults-quick conformance bench bench-quick bench-million asyncapi lock clean

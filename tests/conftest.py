@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -22,6 +23,11 @@ settings.load_profile("fanfare")
 
 # What it asserts is shown as in a test module.
 pytest.register_assert_rewrite("tests.contract.broker_contract")
+
+# Nothing here speaks TLS, and each HTTP client would read all authorities of this machine, 30 ms: here there are none.
+# In the environment, because the services that tests start are such clients as well.
+os.environ.pop("SSL_CERT_FILE", None)  # noqa: TID251
+os.environ["SSL_CERT_DIR"] = os.devnull  # noqa: TID251
 
 BrokerFactory = Callable[..., Awaitable[JetStreamBroker]]
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from shared.contracts.ids import new_id
 from tests.support.clients import ChatClient, chat_client, stream_client
-from tests.support.edges import EdgeProcess, Edges, free_port
+from tests.support.edges import EdgeProcess, Edges, free_port, open_edges
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CLIENTS = 10
 
@@ -30,6 +34,19 @@ class Admin:
 async def start(edges: Edges, service: str = "chat") -> tuple[EdgeProcess, Admin]:
     port = free_port()
     return await edges.process(service, ADMIN_PORT=str(port), FANFARE_LIMITS="off"), Admin(port)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def edges(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edges]:
+    """Starts edges that end with the module."""
+    async with open_edges(nats_url, tmp_path_factory.mktemp("shed")) as edges:
+        yield edges
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def idle(edges: Edges) -> tuple[EdgeProcess, Admin]:
+    """An edge of the chat for tests that shed nobody."""
+    return await start(edges)
 
 
 async def connect(stack: AsyncExitStack, edge: EdgeProcess, room: str) -> list[ChatClient]:
@@ -73,14 +90,16 @@ async def test_a_share_of_the_clients_is_asked_to_come_back_elsewhere_with_their
 
 
 @pytest.mark.parametrize("wanted", [{}, {"count": 1, "fraction": 0.5}, {"count": 0}, {"fraction": 1.5}, {"count": -1}])
-async def test_what_makes_no_sense_is_refused(edges: Edges, wanted: dict[str, float]) -> None:
-    _edge, admin = await start(edges)
+async def test_what_makes_no_sense_is_refused(idle: tuple[EdgeProcess, Admin], wanted: dict[str, float]) -> None:
+    _edge, admin = idle
 
     assert (await admin.shed(**wanted)).status_code == 400
 
 
-async def test_the_public_port_does_not_shed_and_the_admin_port_is_closed_to_other_addresses(edges: Edges) -> None:
-    edge, admin = await start(edges)
+async def test_the_public_port_does_not_shed_and_the_admin_port_is_closed_to_other_addresses(
+    idle: tuple[EdgeProcess, Admin],
+) -> None:
+    edge, admin = idle
     for headers in ({}, {"host": admin.url.split("/")[2]}, {"x-forwarded-host": "127.0.0.1"}):
         answer = await edge.http.post("/admin/shed", json={"count": 1}, headers=headers)
         assert answer.status_code == 404

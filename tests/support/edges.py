@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -204,11 +204,12 @@ async def open_edges(nats_url: str, tmp_path: Path) -> AsyncIterator[Edges]:
     """Yield what starts edges on the server at `nats_url`, with an issuer of their own."""
     async with AsyncExitStack() as stack:
         mint = Mint()
-        jwks_url = await stack.enter_async_context(serving_keys(mint))
-        edges = Edges(stack, nats_url, jwks_url, mint, tmp_path)
+        keys = await stack.enter_async_context(_serving_keys(mint))
+        edges = Edges(stack, nats_url, _jwks_url(keys), mint, tmp_path)
         try:
             yield edges
         finally:
+            keys.should_exit = True
             edges.stop()
 
 
@@ -227,13 +228,8 @@ async def until_ready(http: httpx.AsyncClient) -> None:
 @asynccontextmanager
 async def serving_keys(mint: Mint) -> AsyncIterator[str]:
     """Serve the mint's keys as the auth service serves its own; yields their address."""
-
-    async def jwks(_request: object) -> Response:
-        return Response(mint.jwks, media_type="application/json")
-
-    app = Starlette(routes=[Route("/.well-known/jwks.json", jwks)])
-    async with serving(app, ServiceSettings(port=0), Lifecycle()) as server:
-        yield f"http://127.0.0.1:{server.port}/.well-known/jwks.json"
+    async with _serving_keys(mint) as server:
+        yield _jwks_url(server)
 
 
 def free_port() -> int:
@@ -242,6 +238,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         number: int = probe.getsockname()[1]
         return number
+
+
+def _serving_keys(mint: Mint) -> AbstractAsyncContextManager[DrainingServer]:
+    async def jwks(_request: object) -> Response:
+        return Response(mint.jwks, media_type="application/json")
+
+    return serving(Starlette(routes=[Route("/.well-known/jwks.json", jwks)]), ServiceSettings(port=0), Lifecycle())
+
+
+def _jwks_url(server: DrainingServer) -> str:
+    return f"http://127.0.0.1:{server.port}/.well-known/jwks.json"
 
 
 def _limit_descriptors(number: int) -> None:
