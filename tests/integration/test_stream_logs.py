@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import httpx
-import pytest
 
 from services.notifications.logs import MAX_PER_S
 from shared.contracts.claims import USER_SCOPES
@@ -100,7 +99,6 @@ async def stopped(producer: Producer) -> bool:
     return not await producer.listens(PROBE)
 
 
-@pytest.mark.parametrize("edges", ["epoll"], indirect=True)
 async def test_of_a_flood_a_stream_is_told_a_part_and_how_much_is_missing(edges: Edges, producer: Producer) -> None:
     edge, part = await edges.notifications(), new_id("part")
     async with stream_client(edge, "ops", scope=OPS, logs="error") as client:

@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from services.notifications.logs import MAX_PER_S, LogBoard
 from shared.contracts.events import MAX_LOG_BYTES
+from shared.edge.delivery.event import Overflow
 from tests.support.price_board import Feed, Screen, settle
 
 
@@ -62,6 +63,7 @@ async def test_each_is_told_what_is_at_or_above_its_level_and_is_followed_only_w
     board.logs.remove(other)
     await settle()
 
+    assert {event.overflow for _, event in one.shown} == {Overflow.DROP}
     assert (events(one), events(other)) == (["debug", "info", "warning", "error"], ["error", "after"])
     assert not board.followed
 
