@@ -122,14 +122,15 @@ async def test_a_used_token_ends_its_family_once_its_successor_was_used(auth: Ru
 async def test_a_used_token_ends_its_family_after_ten_seconds(
     auth: RunningAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = await auth.new_user()
+    first, used_ms = await auth.new_user(), now_ms()
+    monkeypatch.setattr(sessions_module, "now_ms", lambda: used_ms)
     second = (await auth.post("refresh", {"refresh_token": first["refresh_token"]})).json()
 
-    monkeypatch.setattr(sessions_module, "now_ms", lambda: now_ms() + 9_000)
+    monkeypatch.setattr(sessions_module, "now_ms", lambda: used_ms + 9_000)
     again = await auth.post("refresh", {"refresh_token": first["refresh_token"]})
     assert again.json()["refresh_token"] == second["refresh_token"]
 
-    monkeypatch.setattr(sessions_module, "now_ms", lambda: now_ms() + 10_500)
+    monkeypatch.setattr(sessions_module, "now_ms", lambda: used_ms + 10_500)
     assert (await auth.post("refresh", {"refresh_token": first["refresh_token"]})).status_code == 401
     assert (await auth.post("refresh", {"refresh_token": second["refresh_token"]})).status_code == 401
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -91,16 +92,17 @@ async def test_a_client_that_did_not_read_is_shown_the_newest_of_each_symbol_and
             for price in range(1, FLUSHES + 1):  # 11 MB for the one that does not read: more than sockets hold
                 await flood.pour(symbol, price)
                 await pace.next("price_update", lambda frame, price=price: frame["price"] == price)  # type: ignore[misc]
-        seen: dict[str, list[float]] = {name: [] for name in watched}
+        seen: dict[str, list[tuple[float, bool]]] = {name: [] for name in watched}
         async with asyncio.timeout(DEADLINE_S):
-            while any(not prices or prices[-1] != FLUSHES for prices in seen.values()):
+            while any(not prices or prices[-1][0] != FLUSHES for prices in seen.values()):
                 line = await reader.readline()
                 assert line, "it was ended"
                 if b'"type":"price_update"' in line:
                     update = json.loads(line.removeprefix(b"data: "))
-                    seen[update["symbol"]].append(update["price"])
+                    seen[update["symbol"]].append((update["price"], "stale" in update))
 
-    assert all(prices == sorted(set(prices)) for prices in seen.values())
+    for prices in seen.values():  # a price is told again only with what has become of it
+        assert all(before[0] <= after[0] and before != after for before, after in pairwise(prices))
     assert max(len(prices) for prices in seen.values()) < FLUSHES / 2
 
 

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 OPS = "stream ops:read"
 PROBE = "logs.probe.one"
-FLOOD = 3 * MAX_PER_S
+FLOOD = 10 * MAX_PER_S
 
 
 async def opened(edge: Edge, scope: str, **query: str) -> httpx.Response:
