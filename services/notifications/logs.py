@@ -62,7 +62,7 @@ class LogBoard:
                 subscription = await self._subscribe()
             elif not self._wanted and subscription is not None:
                 await subscription.close()
-                subscription = None
+                subscription, self._untold = None, 0  # of those, nobody is left to be told
             await self._stirred.wait()
 
     # -- private ------------------------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ class StreamQuery(BaseModel):
 
 
 _FIELDS = frozenset(StreamQuery.model_fields)
+MAX_KEPT_QUERY_BYTES = 512
+"""Of a query that is remembered; nobody has been asked who they are when it is read."""
 
 
 async def stream_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,15 +97,20 @@ def read_query(query_string: bytes) -> StreamQuery:
     Raises:
         RequestValidationError: a field is not valid; also BadInput.
     """
-    return _query(tuple([field for field in query_fields(query_string) if field[0] in _FIELDS]))
+    fields = tuple([field for field in query_fields(query_string) if field[0] in _FIELDS])
+    return _known_query(fields) if len(query_string) <= MAX_KEPT_QUERY_BYTES else _query(fields)
 
 
 # -- private ----------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
+def _known_query(fields: tuple[tuple[str, str], ...]) -> StreamQuery:
+    """Return one query for all streams of a page; credentials are not among the fields."""
+    return _query(fields)
+
+
 def _query(fields: tuple[tuple[str, str], ...]) -> StreamQuery:
-    """Return the query of these fields; one object for all streams of one page. Credentials are not among them."""
     found: dict[str, Any] = {}
     for name, value in fields:
         found[name] = (*found.get(name, ()), value) if name in _LISTS else value

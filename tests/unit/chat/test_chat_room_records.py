@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.chat.rooms import CACHE_S, Rooms
+from services.chat.records import MAX_MEMBERS, RoomRecord
+from services.chat.rooms import CACHE_S, LISTED_AT_ONCE, Rooms
 from shared.auth.principal import Principal
 from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.broker.port import Entry
+from shared.contracts import subjects
 from shared.errors import Forbidden, Unavailable
 
 
@@ -91,3 +93,22 @@ async def test_a_read_that_fails_is_made_again_for_the_next(rooms: Rooms, broker
             await rooms.admit(user("ann"), "lobby")
 
     assert broker.reads == 2
+
+
+async def test_others_are_served_while_rooms_with_many_members_are_listed() -> None:
+    server = MemoryServer()
+    broker = MemoryBroker(server)
+    members = tuple(f"user-{number:04d}-{'x' * 40}" for number in range(MAX_MEMBERS))
+    for number in range(LISTED_AT_ONCE):
+        record = RoomRecord(room=f"r{number}", private=True, owner="o", members=members, created_at=0)
+        await broker.put(subjects.ROOMS, record.room, value=record.to_json(), expect=0)
+    rooms = Rooms(broker, on_private=lambda _record: None)
+    listing = asyncio.ensure_future(rooms.visible(user("o"), 0))
+    turns = 0
+    while not listing.done():
+        turns += 1
+        await asyncio.sleep(0)
+    found, following = await listing
+
+    assert (len(found), following) == (LISTED_AT_ONCE, None)
+    assert turns > 5  # some 30 ms of reading, 3 at a time

@@ -116,3 +116,19 @@ async def test_of_a_flood_each_is_told_a_part_and_how_much_is_missing(board: Log
     assert screen.data("dropped") == [{"kind": "log", "count": 7}]
     assert board.count("logs_dropped") == 7
     assert [event.type for _, event in screen.shown][-2:] == ["dropped", "log"]
+
+
+async def test_who_comes_later_is_not_told_how_much_others_missed(board: Logs) -> None:
+    one, later = Screen(board.hand), Screen(board.hand)
+    board.logs.add(one, "debug")
+    await settle()
+    for number in range(MAX_PER_S + 7):
+        await board.say(str(number))
+    board.logs.remove(one)
+    await settle()
+    board.pass_time(1)
+    board.logs.add(later, "debug")
+    await settle()
+    await board.say("after")
+
+    assert (later.data("dropped"), events(later)) == ([], ["after"])

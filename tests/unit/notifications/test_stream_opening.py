@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from sse_starlette import EventSourceResponse
 
 from services.notifications.app import create_app
-from services.notifications.opening import StreamQuery, read_query
+from services.notifications.opening import MAX_KEPT_QUERY_BYTES, StreamQuery, read_query
 from services.notifications.settings import NotificationsSettings
 from shared.auth.credentials import MAX_QUERY_FIELDS
 from shared.edge.wire.response import HEAD
@@ -66,3 +66,12 @@ def test_openapi_knows_the_stream_and_all_that_its_query_may_say() -> None:
 
     assert {field["name"] for field in described["parameters"]} == set(StreamQuery.model_fields)
     assert "text/event-stream" in described["responses"]["200"]["content"]
+
+
+def test_only_short_queries_are_remembered() -> None:
+    """They are read before anybody is asked who they are, so what is kept of them has to be small."""
+    short, long = b"topics=news&token=a", b"topics=" + b"n" * MAX_KEPT_QUERY_BYTES
+
+    assert read_query(short) is read_query(short.replace(b"=a", b"=b"))
+    assert read_query(long) == read_query(long)
+    assert read_query(long) is not read_query(long)
