@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shared.telemetry.logs import get_logger
+
+FIRST_REST_S = 1.0
+MAX_REST_S = 30.0
+STEADY_S = 60.0
 
 
 class TaskKeeper:
     """Owns the tasks of one part of a process, so that none is lost and none outlives its owner.
 
-    A task that fails is logged with its name; `on_failure` decides what that means for the process.
+    A task that fails is logged with its name.
     """
 
     def __init__(self) -> None:
@@ -29,12 +33,33 @@ class TaskKeeper:
         task.add_done_callback(self._done)
         return task
 
+    def keep(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[Any]:
+        """Run what a process cannot do without. When it fails, that is logged, and it begins again after a rest.
+
+        The rest doubles from FIRST_REST_S to MAX_REST_S, and is short again after STEADY_S without a failure: what
+        stands in the broker's store may fail every process at once, and ending them would not mend it.
+        """
+        return self.spawn(self._again_and_again(run, name), name)
+
     async def close(self) -> None:
         """Cancel every task and wait for them to end."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _again_and_again(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        loop, rest_s = asyncio.get_running_loop(), FIRST_REST_S
+        while True:
+            began_s = loop.time()
+            try:
+                return await run()
+            except Exception as error:  # noqa: BLE001  # whatever it is, all that depends on it must go on
+                self._log.error("task_failed", task=name, exc_info=error)
+            if loop.time() - began_s > STEADY_S:
+                rest_s = FIRST_REST_S
+            await asyncio.sleep(rest_s)
+            rest_s = min(2 * rest_s, MAX_REST_S)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -66,9 +66,9 @@ async def _start(settings: AuthSettings, lifecycle: Lifecycle, metrics: Metrics,
     sessions = Sessions(database, revocations, metrics, ttl_s=settings.session_ttl_s)
     throttle = Throttle(database, enabled=settings.limited)
 
-    keeper.spawn(keyring.run(), "auth-keys")
-    keeper.spawn(revocations.run(), "auth-revocations")
-    keeper.spawn(_purge(sessions, throttle), "auth-purge")
+    keeper.keep(keyring.run, "auth-keys")
+    keeper.keep(revocations.run, "auth-revocations")
+    keeper.keep(lambda: _purge(sessions, throttle), "auth-purge")
     lifecycle.add_check("database", database.check)
     return _parts(settings, database, keyring, sessions, throttle, metrics, stack)
 

@@ -86,7 +86,7 @@ async def _make_parts(settings: NotificationsSettings, edge: Edge) -> Notificati
     commands = Commands(broker, settings.instance)
     await edge.start(line, prices, commands, watchlists)
     await statuses.start()
-    edge.tasks.spawn(logs.run(), "logs")
+    edge.tasks.keep(logs.run, "logs")
     edge.listen(line, subjects.notify_canary(settings.instance))
     edge.hold(sessions)
     return NotificationsParts(

@@ -39,6 +39,7 @@ class LogBoard:
         self._broker, self._deadletters, self._log = broker, deadletters, get_logger()
         self._wanted: dict[Listener, int] = {}
         self._stirred = asyncio.Event()
+        self._subscription: Subscription | None = None
         self._bucket = TokenBucket(rate_per_s=MAX_PER_S, burst=MAX_PER_S, clock=clock)
         self._dropped = metrics.counter("logs_dropped", "Log records that no stream was told: too many at once")
         self._untold = 0
@@ -55,14 +56,13 @@ class LogBoard:
 
     async def run(self) -> NoReturn:
         """Listen on the bus while somebody wants it, until cancelled."""
-        subscription: Subscription | None = None
         while True:
             self._stirred.clear()
-            if self._wanted and subscription is None:
-                subscription = await self._subscribe()
-            elif not self._wanted and subscription is not None:
-                await subscription.close()
-                subscription, self._untold = None, 0  # of those, nobody is left to be told
+            if self._wanted and self._subscription is None:
+                self._subscription = await self._subscribe()
+            elif not self._wanted and self._subscription is not None:
+                await self._subscription.close()
+                self._subscription, self._untold = None, 0  # of those, nobody is left to be told
             await self._stirred.wait()
 
     # -- private ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from services.notifications.price_groups import PriceGroup, PriceGroups
 from services.notifications.ticks import TickBook
@@ -21,6 +20,7 @@ from shared.contracts import subjects
 from shared.contracts.events import SystemStatus
 from shared.edge.deadletters import DeadLetters
 from shared.edge.delivery.event import Batch, Event
+from shared.edge.pauses import Pauses
 from shared.edge.timers import Wheel
 from shared.errors import FanfareError
 from shared.tasks import TaskKeeper
@@ -92,9 +92,14 @@ class PriceBoard:
         """Return the newest values of `symbols` as one event; those never seen are left out."""
         return Event("snapshot", b'{"symbols":[' + b",".join(self._bodies(symbols)) + b"]}")
 
-    def listing(self) -> list[object]:
-        """Return all newest values, by symbol."""
-        return [from_json(body) for body in self._bodies(self._book.symbols())]
+    async def listing(self) -> bytes:
+        """Return all newest values by symbol, as JSON; of a large market many are read only now, so it takes pauses."""
+        bodies: list[bytes] = []
+        pauses = Pauses()
+        for symbol in self._book.symbols():
+            bodies += self._bodies((symbol,))
+            await pauses.when_due()
+        return b'{"symbols":[%b],"stale":%b}' % (b",".join(bodies), b"true" if self.stale else b"false")
 
     def _bodies(self, symbols: Iterable[str]) -> list[bytes]:
         quotes = (self._book.quote(symbol) for symbol in symbols)

@@ -108,9 +108,9 @@ def stocks_router() -> APIRouter:
     router = APIRouter(prefix="/api/stocks", tags=["stocks"])
 
     @router.get("")
-    async def list_stocks(parts: Parts, user: User) -> dict[str, Any]:
+    async def list_stocks(parts: Parts, user: User) -> Response:
         """Return the newest value of every symbol."""
-        return {"symbols": parts.prices.listing(), "stale": parts.prices.stale}
+        return Response(await parts.prices.listing(), media_type="application/json")
 
     @router.post("/subscribe")
     async def subscribe(body: Symbols, parts: Parts, user: User) -> dict[str, Any]:

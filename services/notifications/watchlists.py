@@ -11,10 +11,12 @@ import random
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from pydantic_core import from_json, to_json
+from pydantic import ValidationError
 
 from shared.broker.port import Broker, Message
 from shared.contracts import subjects
+from shared.contracts.events import Payload
+from shared.contracts.ids import Id
 from shared.errors import BadInput, Conflict, FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
@@ -26,6 +28,12 @@ READ_PAGE = 500
 READ_WITHIN_S = 0.01
 LATELY = 1_000
 """Changes that are remembered, of whomever: what was read may come from a replica that does not know of them yet."""
+
+
+class WatchlistRecord(Payload):
+    """A watchlist as it is stored."""
+
+    symbols: tuple[Id, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Watchlists:
         """Follow the changes that any edge makes."""
         await self._broker.subscribe(subjects.bucket_changes(subjects.WATCHLISTS), self._heard)
         self._broker.on_reconnect(self._wake.set)
-        self._tasks.spawn(self._reconcile_for_ever(), "watchlists-reconcile")
+        self._tasks.keep(self._reconcile_for_ever, "watchlists-reconcile")
 
     async def close(self) -> None:
         """Follow them no more."""
@@ -98,7 +106,7 @@ class Watchlists:
             if len(after) > self._max_symbols:
                 raise BadInput(f"a watchlist holds at most {self._max_symbols} symbols")
             try:
-                value = to_json({"symbols": sorted(after)})
+                value = WatchlistRecord(symbols=tuple(sorted(after))).to_json()
                 revision = await self._broker.put(subjects.WATCHLISTS, user, value=value, expect=before.revision)
             except Conflict:
                 await asyncio.sleep(random.uniform(0, RETRY_WITHIN_S))
@@ -153,4 +161,9 @@ def _read(message: Message) -> tuple[str, Watchlist]:
 
 
 def _symbols(value: bytes) -> frozenset[str]:
-    return frozenset(from_json(value)["symbols"])
+    """Return the symbols of a stored watchlist; none if it is none, which is logged: the next change mends it."""
+    try:
+        return frozenset(WatchlistRecord.model_validate_json(value).symbols)
+    except ValidationError as error:
+        get_logger().error("watchlist_invalid", reason=str(error.errors(include_input=False)[0]["msg"]))
+        return NO_SYMBOLS

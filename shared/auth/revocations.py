@@ -39,9 +39,10 @@ class Revocations:
         self._sessions: dict[tuple[str, str], int] = {}
         self._all_before_ms: dict[str, int] = {}
         self._seen_seq: dict[str, int] = {}
+        self._epoch = ""
         self._callbacks: list[Callback] = []
         self._stale = asyncio.Event()
-        self._loaded = False
+        self._listening = self._loaded = False
         self._log = get_logger()
         metrics = metrics or Metrics()
         self._forgotten = metrics.counter("revocations_forgotten", "Revocations dropped because the list was full")
@@ -49,8 +50,10 @@ class Revocations:
 
     async def run(self) -> None:
         """Follow the revocations; never returns."""
-        self._broker.on_reconnect(self._stale.set)
-        await self._retry(self._listen)
+        if not self._listening:
+            self._broker.on_reconnect(self._stale.set)
+            await self._retry(self._listen)
+            self._listening = True
         while True:
             self._stale.clear()
             await self._retry(self._load)
@@ -92,6 +95,10 @@ class Revocations:
         await self._broker.subscribe(subjects.leader_elected(subjects.REVOKED), lambda _news: self._stale.set())
 
     async def _load(self) -> None:
+        epoch = (await self._broker.state(subjects.REVOKED)).epoch
+        if epoch != self._epoch:  # made anew: its numbers begin again
+            self._epoch = epoch
+            self._seen_seq.clear()
         for last in await self._broker.read_last(subjects.REVOKED, [subjects.STORED_REVOKED]):
             while self._seen_seq.get(last.subject, 0) < last.seq:
                 seen = self._seen_seq.get(last.subject, 0)
@@ -102,8 +109,9 @@ class Revocations:
                     break
 
     def _on_live(self, message: Message) -> None:
-        subject = subjects.stored(message.subject)
-        if message.last_seq > self._seen_seq.get(subject, 0):
+        """Take a live one; if its number says that one was missed, or that the stream was made anew, look there."""
+        seen = self._seen_seq.get(subjects.stored(message.subject), 0)
+        if message.last_seq > seen or message.seq < seen:
             self._stale.set()
             self._apply(message)
         else:

@@ -19,6 +19,8 @@ from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.edge.departures import Departures
+from shared.edge.lately import Lately
+from shared.edge.pauses import Pauses
 from shared.edge.roster import MAX_ROSTER_USERS, roster, users_in
 from shared.edge.timers import Wheel
 from shared.errors import FanfareError
@@ -65,6 +67,7 @@ class Presence:
         self._rosters: dict[str, dict[str, bytes]] = {}
         self._online: dict[str, dict[str, str]] = {}
         self._leases: set[str] = {edge}
+        self._lately = Lately(clock)
         self._gone: dict[str, dict[str, str]] = {}
         self._renewed_at_s = 0.0
         self._dirty: set[str] = set()
@@ -84,9 +87,9 @@ class Presence:
         await self._read_leases()
         if self._leases == {self._edge}:
             await self._departures.sweep_all()
-        self._tasks.spawn(self._renew_for_ever(), "presence-lease")
-        self._tasks.spawn(self._flush_for_ever(), "presence-flush")
-        self._tasks.spawn(self._reconcile_for_ever(), "presence-reconcile")
+        self._tasks.keep(self._renew_for_ever, "presence-lease")
+        self._tasks.keep(self._flush_for_ever, "presence-flush")
+        self._tasks.keep(self._reconcile_for_ever, "presence-reconcile")
 
     async def close(self) -> None:
         """Let the lease lapse soon: those who are still on the roster then did not come to another edge.
@@ -183,7 +186,8 @@ class Presence:
         except FanfareError as error:
             self._log.warning("roster_not_written", room=room, reason=str(error))
             here = self._here.get(room, {})
-            self._gone[room] = {user: name for user, name in gone.items() if user not in here}
+            later = self._gone.get(room, {})
+            self._gone[room] = {user: name for user, name in gone.items() if user not in here} | later
             self._wheel.after(1.0, lambda: self._mark(room))
 
     async def _write(self, room: str) -> None:
@@ -205,20 +209,21 @@ class Presence:
     def _roster_changed(self, message: Message) -> None:
         room, edge = subjects.tokens_after(message.subject, 3)
         if room in self._here:
+            self._lately.note(room, edge)
             self._set_roster(room, edge, None if message.gone else message.data)
             self._tell(room)
             self._restore(room)
 
     def _lease_changed(self, message: Message) -> None:
         edge = subjects.tokens_after(message.subject, 4)[0]
+        self._lately.note(edge)
         if message.gone and edge != self._edge:
             self._lost(edge)
         elif edge not in self._leases:
             self._leases.add(edge)
         else:
             return
-        for room in [room for room, rosters in self._rosters.items() if edge in rosters]:
-            self._tell(room)
+        self._tasks.spawn(self._tell_in_turns(edge), f"presence-tell {edge}")
 
     def _set_roster(self, room: str, edge: str, data: bytes | None) -> None:
         rosters = self._rosters.setdefault(room, {})
@@ -243,6 +248,14 @@ class Presence:
             self._on_change(room, user, now[user], True)
         for user in before.keys() - now.keys():
             self._on_change(room, user, before[user], False)
+
+    async def _tell_in_turns(self, edge: str) -> None:
+        """Announce what an edge that came or went changes, in all rooms that it has users in."""
+        pauses = Pauses()
+        for room in [room for room, rosters in self._rosters.items() if edge in rosters]:
+            if room in self._here:
+                self._tell(room)
+            await pauses.when_due()
 
     def _restore(self, room: str) -> None:
         """Write this edge's roster again if the broker lost it, as it does when its store is made anew."""
@@ -275,6 +288,7 @@ class Presence:
         """Changes reach us at most once; what was missed is seen here."""
         while True:
             await asyncio.sleep(RECONCILE_EVERY_S * random.uniform(0.75, 1.25))
+            self._lately.forget_older_than(RECONCILE_EVERY_S)
             try:
                 await self._read_leases()
                 await self._read_rosters(list(self._here))
@@ -282,19 +296,24 @@ class Presence:
                 self._log.warning("presence_not_read", reason=str(error))
 
     async def _read_leases(self) -> None:
-        pattern = subjects.bucket_keys(subjects.LEASES, EDGE_LEASE)
+        pattern, known = subjects.bucket_keys(subjects.LEASES, EDGE_LEASE), self._lately.known_from_now()
         keys = await self._broker.read_last(subjects.bucket_stream(subjects.LEASES), [pattern])
-        living = {subjects.tokens_after(key.subject, 3)[0] for key in keys if not key.gone} | {self._edge}
-        for edge in self._leases - living:
+        read = {subjects.tokens_after(key.subject, 3)[0] for key in keys if not key.gone} | {self._edge}
+        changed = {edge for edge in self._leases ^ read if not known(edge)}
+        for edge in self._leases & changed:
             self._lost(edge)
-        self._leases |= living
+        self._leases |= read & changed
 
     async def _read_rosters(self, rooms: list[str]) -> None:
-        for room, rosters in (await self._stored_rosters(rooms)).items():
+        known, pauses = self._lately.known_from_now(), Pauses()
+        for room, read in (await self._stored_rosters(rooms)).items():
             if room in self._here:
-                self._rosters[room] = rosters
+                heard = self._rosters.get(room, {})
+                rosters = {edge: data for edge, data in read.items() if not known(room, edge)}
+                self._rosters[room] = rosters | {edge: data for edge, data in heard.items() if known(room, edge)}
                 self._tell(room)
                 self._restore(room)
+            await pauses.when_due()
 
     async def _stored_rosters(self, rooms: list[str]) -> dict[str, dict[str, bytes]]:
         patterns = [subjects.bucket_keys(subjects.PRESENCE, room) for room in rooms]

@@ -98,7 +98,7 @@ class Edge:
         canary = Canary(self.broker, hub, canary_subject, self._name, self.metrics)
         self._lifecycle.add_check(f"{self._name}.hub", hub.ready)
         self._lifecycle.add_check(f"{self._name}.canary", canary.ready)
-        self.tasks.spawn(canary.run(), "canary")
+        self.tasks.keep(canary.run, "canary")
 
     def hold(self, sessions: Sessions) -> None:
         """Look after a service's sessions: end the revoked ones, ask all to leave at a stop, say how many there are."""
@@ -106,10 +106,10 @@ class Edge:
         mover = Mover(sessions, self.tasks)
         self._lifecycle.on_drain(lambda: mover.drain(self._settings.drain_s))
         self._lifecycle.shedder = mover
-        status = publish_status(
-            self.broker, self._name, self._settings.instance, self._lifecycle, lambda: {"sessions": len(sessions)}
+        who = self._name, self._settings.instance
+        self.tasks.keep(
+            lambda: publish_status(self.broker, *who, self._lifecycle, lambda: {"sessions": len(sessions)}), "status"
         )
-        self.tasks.spawn(status, "status")
 
 
 @asynccontextmanager
@@ -136,10 +136,10 @@ async def open_edge(
         lifecycle.add_check(f"{name}.keys", keys.check)
         lifecycle.add_check(f"{name}.revocations", revocations.ready)
         lifecycle.add_check(f"{name}.loop", lag.ready)
-        tasks.spawn(keys.run(), "keys")
-        tasks.spawn(revocations.run(), "revocations")
-        tasks.spawn(wheel.run(), "wheel")
-        tasks.spawn(lag.run(), "loop-lag")
+        tasks.keep(keys.run, "keys")
+        tasks.keep(revocations.run, "revocations")
+        tasks.keep(wheel.run, "wheel")
+        tasks.keep(lag.run, "loop-lag")
         verifier = TokenVerifier(keys, settings.auth_issuer, settings.auth_audience)
         yield Edge(
             broker=broker,
@@ -166,5 +166,5 @@ def _start_pool(
     pool = Pool(metrics, heartbeat_s=heartbeat_s)
     stack.callback(pool.close)
     pool.start()
-    tasks.spawn(pool.sweep_for_ever(), "pool-sweep")
+    tasks.keep(pool.sweep_for_ever, "pool-sweep")
     return pool

@@ -42,5 +42,5 @@ async def connect_broker(
     tasks.spawn(end_when_closed(), "broker-closed")
     if link == MAIN and lifecycle.live_logs is not None:
         logs, lifecycle.live_logs = lifecycle.live_logs, None  # of the services in one process, the first tells them
-        tasks.spawn(publish_logs(broker, logs, metrics), "live-logs")
+        tasks.keep(lambda: publish_logs(broker, logs, metrics), "live-logs")
     return broker

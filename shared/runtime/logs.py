@@ -22,12 +22,10 @@ async def publish_logs(broker: Broker, logs: LiveLogs, metrics: Metrics) -> None
     """
     subject = subjects.log(logs.component, logs.instance)
     dropped = metrics.counter("live_logs_dropped", "Log records that were not told live: too many at once")
-    counted = 0
     logs.put("info", "live_logs_begin", {"from": logs.level})
     try:
         while True:
-            dropped.inc(logs.dropped - counted)
-            counted = logs.dropped
+            dropped.inc(logs.newly_dropped())
             for record in logs.take(MAX_AT_ONCE) if broker.usable() else ():
                 await broker.publish(subject, record)
             await asyncio.sleep(EVERY_S)

@@ -46,7 +46,7 @@ class LiveLogs:
     ) -> None:
         self.component, self.instance, self.level = component, instance, level
         self.dropped = 0
-        self._told = 0
+        self._told = self._counted = 0
         self._max_bytes, self._clock_ms = max_bytes, clock_ms
         self._waiting: deque[bytes] = deque()
 
@@ -69,6 +69,11 @@ class LiveLogs:
     def take(self, count: int = MAX_WAITING) -> list[bytes]:
         """Return up to `count` records, oldest first, and forget them."""
         return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+
+    def newly_dropped(self) -> int:
+        """Return how many were dropped since this was asked last."""
+        before, self._counted = self._counted, self.dropped
+        return self.dropped - before
 
     # -- private ------------------------------------------------------------------------------------------------------
 

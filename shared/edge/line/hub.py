@@ -73,7 +73,7 @@ class LineHub:
         # Only the leader repeats what is stored: what it had not repeated when it lost the lead, nobody repeats.
         await self._broker.subscribe(subjects.leader_elected(self._line.stream), lambda _news: self._reconciler.wake())
         self._reconciler.wake()
-        self._tasks.spawn(self._reconciler.run(), "line-reconcile")
+        self._tasks.keep(self._reconciler.run, "line-reconcile")
 
     async def close(self) -> None:
         """Read no more."""

@@ -79,7 +79,7 @@ class Hub:
         self._broker.on_reconnect(self._reconciler.wake)
         for stream in self._encoders:
             await self._broker.subscribe(subjects.leader_elected(stream), self._new_leader)
-        self._tasks.spawn(self._reconciler.run(), "hub-reconcile")
+        self._tasks.keep(self._reconciler.run, "hub-reconcile")
 
     async def close(self) -> None:
         """End all interest."""

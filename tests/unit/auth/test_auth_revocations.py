@@ -138,6 +138,24 @@ async def test_one_lost_in_silence_is_found_by_reading_again(broker: LossyBroker
         await until(lambda: revoked(revocations, holder("lost")))
 
 
+async def test_after_the_stream_was_made_anew_what_comes_is_heard_and_what_was_missed_is_read(
+    broker: LossyBroker, revocations: Revocations
+) -> None:
+    await loaded(revocations)
+    for number in range(5):
+        await revoke(broker, f"s{number}")
+    await until(lambda: revoked(revocations, holder("s4")))
+    broker._server.recreate(subjects.REVOKED)
+
+    broker.deaf = True
+    await revoke(broker, "missed")
+    await asyncio.sleep(0)
+    broker.deaf = False
+    await revoke(broker, "heard")
+
+    await until(lambda: revoked(revocations, holder("heard")) and revoked(revocations, holder("missed")))
+
+
 async def test_what_is_no_revocation_is_counted_and_harms_nobody(
     broker: LossyBroker, revocations: Revocations, metrics: Metrics
 ) -> None:

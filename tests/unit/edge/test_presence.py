@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
 
 from shared.broker.memory import MemoryBroker, MemoryServer
+from shared.broker.port import Message
 from shared.contracts import subjects
+from shared.edge import lately as lately_module
 from shared.edge import presence as presence_module
 from shared.edge.departures import TURN_S
 from shared.edge.presence import EDGE_LEASE, GRACE_S, MOVING_GRACE_S, Presence
 from shared.edge.roster import users_in
 from shared.edge.timers import Wheel
+from shared.errors import Unavailable
 from tests.support.waiting import eventually
 
 ROOM = "room"
@@ -70,6 +74,13 @@ class EdgeOfOne:
     async def hears(self, *told: tuple[str, bool]) -> None:
         """Return once clients have been told this, in any order, and nothing else."""
         await eventually(lambda: sorted(self.told) == sorted(told), deadline_s=3)
+
+
+class NoPatience:
+    """Pauses that are always due."""
+
+    async def when_due(self) -> None:
+        await asyncio.sleep(0)
 
 
 Maker = Callable[[str], Awaitable[EdgeOfOne]]
@@ -197,6 +208,123 @@ async def test_a_change_that_was_missed_is_seen_when_the_keys_are_read_again(edg
     await a.presence._read_rosters([ROOM])
 
     await a.hears(("witness", True), ("bob", True))
+
+
+async def test_what_was_heard_while_the_keys_were_read_is_newer_than_what_was_read(
+    edge: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await a.hears(("witness", True))
+    stored = a.presence._stored_rosters
+
+    async def behind(rooms: list[str]) -> dict[str, dict[str, bytes]]:
+        """Read, and hear of what changes before who asked goes on."""
+        found = await stored(rooms)
+        await b.join("bob")
+        await a.hears(("witness", True), ("bob", True))
+        return found
+
+    monkeypatch.setattr(a.presence, "_stored_rosters", behind)
+    await a.presence._read_rosters([ROOM])
+
+    assert a.told == [("witness", True), ("bob", True)]
+    assert await a.presence.members(ROOM) == {"bob": "Bob", "witness": "Witness"}
+
+
+async def test_who_was_heard_to_go_while_the_keys_were_read_is_not_back(
+    edge: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await b.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    monkeypatch.setattr(lately_module, "LATELY_S", 0.0)  # long ago
+    stored = a.presence._stored_rosters
+
+    async def behind(rooms: list[str]) -> dict[str, dict[str, bytes]]:
+        found = await stored(rooms)
+        b.leave("bob")
+        await a.hears(("witness", True), ("bob", True), ("bob", False))
+        return found
+
+    monkeypatch.setattr(a.presence, "_stored_rosters", behind)
+    await a.presence._read_rosters([ROOM])
+
+    assert a.told[2:] == [("bob", False)]
+
+
+async def test_an_edge_that_comes_while_the_leases_are_read_is_not_taken_for_dead(
+    edge: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await edge("a")
+    await a.join("witness")
+    read = a.broker.read_last
+
+    async def behind(stream: str, keys: Sequence[str]) -> list[Message]:
+        found = await read(stream, keys)
+        b = await edge("b")
+        await b.join("bob")
+        await a.hears(("witness", True), ("bob", True))
+        return found
+
+    monkeypatch.setattr(a.broker, "read_last", behind)
+    await a.presence._read_leases()
+    monkeypatch.setattr(a.broker, "read_last", read)
+    await a.presence._read_rosters([ROOM])
+
+    assert a.told == [("witness", True), ("bob", True)]
+
+
+async def test_when_an_edge_with_many_rooms_goes_they_are_told_in_turns(
+    edge: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence_module, "Pauses", NoPatience)
+    told: list[str] = []
+    a, b = await edge("a"), await edge("b")
+    monkeypatch.setattr(a.presence, "_on_change", lambda room, *_: told.append(room))
+    rooms = [f"r{number}" for number in range(20)]
+    for room in rooms:
+        await a.presence.join(room, "witness", "Witness")
+        await b.presence.join(room, "bob", "Bob")
+    await eventually(lambda: len(told) == 40, deadline_s=3)
+    told.clear()
+
+    await a.broker.delete(subjects.LEASES, EDGE_LEASE, "b")
+    seen = set[int]()
+    while len(told) < 20:
+        await asyncio.sleep(0)
+        seen.add(len(told))
+
+    assert sorted(told) == sorted(rooms)
+    assert len(seen) > 10
+
+
+async def test_who_leaves_while_an_earlier_leave_cannot_be_written_is_told_too(
+    edge: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await edge("a"), await edge("b")
+    for user in ("witness", "ann", "bob"):
+        await a.join(user)
+    await a.hears(("witness", True), ("ann", True), ("bob", True))
+    writing, fail = asyncio.Event(), asyncio.Event()
+
+    async def away(*_: object, **__: object) -> int:
+        writing.set()
+        await fail.wait()
+        raise Unavailable("NATS is away")
+
+    put = a.broker.put
+    monkeypatch.setattr(a.broker, "put", away)
+    a.leave("ann")
+    await writing.wait()
+    a.leave("bob")
+    monkeypatch.setattr(a.broker, "put", put)
+    fail.set()
+    await eventually(lambda: bool(a.presence._gone), deadline_s=3)
+    a.pass_time(2.0)
+
+    await eventually(lambda: sorted(b.left()) == ["ann", "bob"], deadline_s=3)
 
 
 async def test_who_is_there_can_be_asked_where_nobody_is(edge: Maker) -> None:

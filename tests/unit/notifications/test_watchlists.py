@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from services.notifications import watchlists as watchlists_module
 from services.notifications.watchlists import NO_WATCHLIST, Watchlist, Watchlists
 from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.broker.port import Message
 from shared.contracts import subjects
 from shared.errors import BadInput, Unavailable
 from tests.support.price_board import settle
+from tests.support.waiting import eventually
 
 
 class Edge:
@@ -162,3 +164,25 @@ async def test_a_change_that_was_made_while_the_link_was_down_is_read_again() ->
         await settle()
 
         assert edge.newest.symbols == {"A"}
+
+
+@pytest.mark.parametrize("garbage", [b"", b"not json", b"[]", b"{}", b'{"symbols":"A"}', b'{"symbols":[["A"]]}'])
+async def test_one_that_cannot_be_read_is_empty_and_harms_nobody_else(
+    garbage: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchlists_module, "RECONCILE_S", 0.01)
+    server, told = MemoryServer(), dict[str, Watchlist]()
+    lists = Watchlists(
+        MemoryBroker(server), on_change=told.__setitem__, users=lambda: ["broken", "fine"], max_symbols=100
+    )
+    stream = server.stream(subjects.bucket_stream(subjects.WATCHLISTS))
+    stream.republish = False
+    server.store(stream, subjects.bucket_key(subjects.WATCHLISTS, "broken"), garbage, {})
+    server.store(stream, subjects.bucket_key(subjects.WATCHLISTS, "fine"), b'{"symbols":["A"]}', {})
+    await lists.start()
+    await eventually(lambda: "fine" in told, deadline_s=3)
+    assert told["fine"].symbols == {"A"}
+
+    assert await lists.change("broken", add=["B"]) == {"B"}
+    assert (await lists.get("broken")).symbols == {"B"}
+    await lists.close()
