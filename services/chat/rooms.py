@@ -44,6 +44,7 @@ OnPrivate = Callable[[RoomRecord], None]
 @dataclass(slots=True)
 class _Cached:
     record: RoomRecord | None
+    revision: int
     read_at_s: float
 
 
@@ -111,8 +112,8 @@ class Rooms:
         )
         if self._ownership is not None:
             await self._ownership.note(user.user_id, room)
-        await self._broker.put(subjects.ROOMS, room, value=record.to_json(), expect=0)
-        self._keep(room, record)
+        revision = await self._broker.put(subjects.ROOMS, room, value=record.to_json(), expect=0)
+        self._keep(room, record, revision)
         return record
 
     async def delete(self, by: Principal, room: str) -> None:
@@ -155,11 +156,11 @@ class Rooms:
                 raise Conflict(f"a room has at most {MAX_MEMBERS} members")
             changed = record.model_copy(update={"members": (*others, user) if member else tuple(others)})
             try:
-                await self._broker.put(subjects.ROOMS, room, value=changed.to_json(), expect=entry.revision)
+                revision = await self._broker.put(subjects.ROOMS, room, value=changed.to_json(), expect=entry.revision)
             except Conflict:
                 await asyncio.sleep(0)
                 continue
-            self._apply(room, changed)
+            self._apply(room, changed, revision)
             return changed
         raise Conflict("the room changes too fast; try again")
 
@@ -206,7 +207,7 @@ class Rooms:
             except Conflict:
                 await asyncio.sleep(0)
                 continue
-            self._apply(room, record)
+            self._apply(room, record, revision)
             return record, revision
         raise Conflict("the room changes too fast; try again")
 
@@ -237,9 +238,8 @@ class Rooms:
 
     async def _read(self, room: str) -> RoomRecord | None:
         entry = await self._broker.get(subjects.ROOMS, room)
-        record = _record(entry.value) if entry else None
-        self._apply(room, record)
-        return record
+        self._apply(room, *((_record(entry.value), entry.revision) if entry else (None, 0)))
+        return self._cache[room].record
 
     def _reconnected(self) -> None:
         self._tasks.spawn(self._read_again(), "rooms-read-again")
@@ -255,17 +255,21 @@ class Rooms:
         room = subjects.tokens_after(message.subject, 3)[0]
         record = None if message.gone else readable(message.data)
         if message.gone or record is not None:
-            self._apply(room, record)
+            self._apply(room, record, message.seq)
         else:
             self._cache.pop(room, None)
 
-    def _apply(self, room: str, record: RoomRecord | None) -> None:
-        self._keep(room, record)
+    def _apply(self, room: str, record: RoomRecord | None, revision: int) -> None:
+        """Go by a record from now on, unless a newer one is known: what is heard may overtake what was asked for."""
+        cached = self._cached(room)
+        if cached is not None and cached.revision > revision:
+            return
+        self._keep(room, record, revision)
         if record is not None and record.private:
             self._on_private(record)
 
-    def _keep(self, room: str, record: RoomRecord | None) -> None:
-        self._cache[room] = _Cached(record, self._clock())
+    def _keep(self, room: str, record: RoomRecord | None, revision: int) -> None:
+        self._cache[room] = _Cached(record, revision, self._clock())
         self._cache.move_to_end(room)
         if len(self._cache) > MAX_CACHED_ROOMS:
             self._cache.popitem(last=False)

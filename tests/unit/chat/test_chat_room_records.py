@@ -14,6 +14,7 @@ from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.broker.port import Entry
 from shared.contracts import subjects
 from shared.errors import Forbidden, Unavailable
+from tests.support.waiting import eventually
 
 
 class SlowBroker(MemoryBroker):
@@ -93,6 +94,28 @@ async def test_a_read_that_fails_is_made_again_for_the_next(rooms: Rooms, broker
             await rooms.admit(user("ann"), "lobby")
 
     assert broker.reads == 2
+
+
+async def test_who_was_removed_while_the_room_was_read_is_not_let_in_by_what_was_read(
+    rooms: Rooms, broker: SlowBroker, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.answer.set()
+    await rooms.create(user("ann"), "den", title="", private=True, members=["bob"])
+    clock[0] += CACHE_S
+    overtaken = await broker.get(subjects.ROOMS, "den")
+    assert overtaken is not None
+    elsewhere = Rooms(MemoryBroker(broker._server), on_private=lambda _record: None)
+
+    async def read(*_: str) -> Entry | None:
+        """Answer with what there was before bob was removed at another edge, which is heard first."""
+        await elsewhere.set_member(user("ann"), "den", "bob", member=False)
+        await eventually(lambda: (known := rooms._cache["den"].record) is not None and not known.members)
+        return overtaken
+
+    monkeypatch.setattr(broker, "get", read)
+    for _ in range(2):
+        with pytest.raises(Forbidden):
+            await rooms.admit(user("bob"), "den")
 
 
 async def test_others_are_served_while_rooms_with_many_members_are_listed() -> None:
