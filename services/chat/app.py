@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from services.chat import words
 from services.chat.encoding import MessageEncoder
 from services.chat.messages import Messages
 from services.chat.ownership import Ownership
@@ -19,12 +20,10 @@ from services.chat.settings import ChatSettings
 from services.chat.throttle import MessageThrottle
 from services.chat.typing import Typing
 from shared.broker.port import Broker
-from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.frames import MAX_FRAME_BYTES
 from shared.edge.admission import AdmissionLimits
 from shared.edge.continuity.canary import encode_canary
-from shared.edge.delivery.event import make_event
 from shared.edge.delivery.gap import Gap
 from shared.edge.presence import OnChange, Presence
 from shared.edge.sessions import SessionLimits, Sessions
@@ -136,9 +135,7 @@ def _announcer(hub: Hub) -> OnChange:
     """Return what tells a room's clients here that somebody came or went."""
 
     def announce(room: str, user: str, name: str, online: bool) -> None:
-        status = "online" if online else "offline"
-        data = {"room": room, "userId": user, "username": name, "status": status, "timestamp": now_ms()}
-        event = make_event("presence_update", data)
+        event = words.presence(room, user, name, online=online)
         for listener in hub.listeners(subjects.chat_message(room)):
             listener.deliver(event)
 

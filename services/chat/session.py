@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.chat import words
 from services.chat.allowance import Allowance
@@ -19,12 +19,21 @@ from shared.contracts.cursor import Position
 from shared.contracts.wire_errors import close_code, error_data, refusal_code
 from shared.edge.delivery.event import Event, make_event
 from shared.edge.delivery.gap import Gap
+from shared.edge.presence import Online
 from shared.edge.timers import Timer
 from shared.edge.wire.connection import Connection
 from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 
 LIMITED_APART = (frames.SendMessage, frames.TypingStatus)
 """Frames with limits of their own. The first `auth` has one, too: there is no second if it fails."""
+
+
+class _Entered(NamedTuple):
+    """A room that a client is about to listen to: from where on, what it is told of it, and who it is told is there."""
+
+    start: Position
+    data: dict[str, Any]
+    online: Online
 
 
 class ChatSession:
@@ -194,10 +203,10 @@ class ChatSession:
         again = room in self.rooms
         if not again and len(self.rooms) >= self._parts.settings.max_rooms_per_socket:
             raise BadInput(f"a connection follows at most {self._parts.settings.max_rooms_per_socket} rooms")
-        start, data = await self._enter(room, cursor)
-        self.deliver(words.answer("joined", data, given_id))
+        entered = await self._enter(room, cursor)
+        self.deliver(words.answer("joined", entered.data, given_id))
         if cursor or not again:
-            await self._attach(room, start)
+            await self._attach(room, entered)
 
     # -- rooms --------------------------------------------------------------------------------------------------------
 
@@ -217,13 +226,13 @@ class ChatSession:
         self._parts.admission.known(self._address)
         wanted, self._wanted = self._wanted or {}, None
         entered = {room: await self._enter(room, cursor) for room, cursor in wanted.items()}
-        rooms = [data for _, data in entered.values()]
+        rooms = [each.data for each in entered.values()]
         self.deliver(words.connected(principal, rooms, self._parts.settings, given_id))
         self._watch_expiry()
-        for room, (start, _) in entered.items():
-            await self._attach(room, start)
+        for room, each in entered.items():
+            await self._attach(room, each)
 
-    async def _enter(self, room: str, cursor: str | None) -> tuple[Position, dict[str, Any]]:
+    async def _enter(self, room: str, cursor: str | None) -> _Entered:
         """Admit to a room and say where reading starts: at the client's cursor, or now.
 
         The room is noted as soon as it admits, so that an eviction finds this session while it is still entering.
@@ -234,7 +243,8 @@ class ChatSession:
         if not again:
             self.rooms = (*self.rooms, room) if self.rooms else _alone(room)
         try:
-            members = await self._present(room, again=again)
+            if not again:
+                await self._parts.presence.join(room, self.user_id, self.principal.username)
             here = await self._parts.hub.position(subjects.CHAT, subjects.chat_message(room))
         except FanfareError:
             if not again:
@@ -242,22 +252,22 @@ class ChatSession:
             raise
         if room not in self.rooms:
             raise Forbidden(f"the room {room} is private", room=room)
-        return start or here, {"room": room, "cursor": str(start or here), "members": members}
+        members = self._parts.presence.listed(room, self.user_id)
+        data = {"room": room, "cursor": str(start or here), "members": members}
+        return _Entered(start or here, data, self._parts.presence.online(room))
 
-    async def _present(self, room: str, *, again: bool) -> list[str]:
-        """Be in a room as far as others see, and return who else is."""
-        if again:
-            return self._parts.presence.listed(room, self.user_id)
-        return await self._parts.presence.join(room, self.user_id, self.principal.username)
-
-    async def _attach(self, room: str, start: Position) -> None:
+    async def _attach(self, room: str, entered: _Entered) -> None:
+        """Listen; and be told who came and went since the client was told who is here: only listeners hear of that."""
         subject = subjects.chat_message(room)
         self._parts.hub.detach(subject, self)  # joined again from a cursor: the past first, then what is live
-        gap = await self._parts.hub.attach(subjects.CHAT, subject, self, start, outlet=self._connection)
+        gap = await self._parts.hub.attach(subjects.CHAT, subject, self, entered.start, outlet=self._connection)
         if room not in self.rooms or self._connection.closing:
             self._parts.hub.detach(subject, self)
-        elif gap is not None:
+            return
+        if gap is not None:
             self.missed(gap)
+        for user, name, online in self._parts.presence.changes(room, entered.online):
+            self.deliver(words.presence(room, user, name, online=online))
 
     def _cursor(self, room: str) -> str | None:
         """Return where the client stands in a room; None while it is replayed to: what it received says it."""

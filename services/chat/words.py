@@ -42,6 +42,13 @@ def connected(
     return answer("connected", data, given_id)
 
 
+def presence(room: str, user: str, name: str, *, online: bool) -> Event:
+    """Return what tells a room's clients that somebody came or went."""
+    status = "online" if online else "offline"
+    data = {"room": room, "userId": user, "username": name, "status": status, "timestamp": now_ms()}
+    return make_event("presence_update", data)
+
+
 def missing(gap: Gap) -> Event:
     """Return what a client is told about a gap in a room, and where it stands now; everything after that comes."""
     (room,) = subjects.tokens_after(gap.subject, 2)[:1]

@@ -13,7 +13,7 @@ import asyncio
 import random
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s
@@ -45,6 +45,11 @@ EDGE_LEASE = "edge"
 OnChange = Callable[[str, str, str, bool], None]
 """Called with room, user, user's name, and whether they are online now."""
 
+Online = Mapping[str, str]
+"""Who is online in a room, with names. Never changed: who comes or goes makes it another one."""
+
+NOBODY: Online = {}
+
 
 class Presence:
     """The rooms that this edge has users in, and who else is there.
@@ -65,7 +70,7 @@ class Presence:
         self._here: dict[str, dict[str, str]] = {}
         self._further: Counter[tuple[str, str]] = Counter()
         self._rosters: dict[str, dict[str, bytes]] = {}
-        self._online: dict[str, dict[str, str]] = {}
+        self._online: dict[str, Online] = {}
         self._leases: set[str] = {edge}
         self._lately = Lately(clock)
         self._gone: dict[str, dict[str, str]] = {}
@@ -107,8 +112,8 @@ class Presence:
 
     # -- what sessions ask --------------------------------------------------------------------------------------------
 
-    async def join(self, room: str, user: str, name: str) -> list[str]:
-        """Note a connection of `user` in `room`; return who is online there, as `listed`."""
+    async def join(self, room: str, user: str, name: str) -> None:
+        """Note a connection of `user` in `room`, and know who else is there."""
         first = room not in self._here
         here = self._here.setdefault(room, {})
         known = here.get(user)
@@ -121,7 +126,6 @@ class Presence:
                 self._mark(room)
         if first:
             await self._read_rosters([room])
-        return self.listed(room, user)
 
     def leave(self, room: str, user: str, *, moving: bool = False) -> None:
         """End a connection of `user` in `room`; the room hears of it after the grace time, unless they are back.
@@ -136,7 +140,7 @@ class Presence:
 
         Nobody of an audience: the list would be out of date at once, and it is four KB for each of thousands who come.
         """
-        online = self._online.get(room, {})
+        online = self.online(room)
         if len(online) >= MAX_ROSTER_USERS:
             return []
         members = list(online)
@@ -144,10 +148,18 @@ class Presence:
             insort(members, user)
         return members
 
-    async def members(self, room: str) -> dict[str, str]:
+    def online(self, room: str) -> Online:
+        """Return who is online in a room, as far as the clients here have been told; for `changes`."""
+        return self._online.get(room, NOBODY)
+
+    def changes(self, room: str, since: Online) -> Iterable[tuple[str, str, bool]]:
+        """Return what a client has yet to be told that was told `since`, and nothing of what changed until now."""
+        return _difference(since, self.online(room))
+
+    async def members(self, room: str) -> Online:
         """Return who is online in `room`, with their names, whether or not this edge has users there."""
         if room in self._here:
-            return dict(self._online.get(room, {}))
+            return self.online(room)
         rosters = await self._stored_rosters([room])
         return self._union(room, rosters.get(room, {}))
 
@@ -240,14 +252,10 @@ class Presence:
 
     def _tell(self, room: str) -> None:
         """Announce the difference between what clients were told and what the keys say."""
-        before, now = self._online.get(room, {}), self._union(room, self._rosters.get(room, {}))
+        before, now = self.online(room), self._union(room, self._rosters.get(room, {}))
         self._online[room] = now
-        if max(len(before), len(now)) >= MAX_ROSTER_USERS:
-            return
-        for user in now.keys() - before.keys():
-            self._on_change(room, user, now[user], True)
-        for user in before.keys() - now.keys():
-            self._on_change(room, user, before[user], False)
+        for user, name, online in _difference(before, now):
+            self._on_change(room, user, name, online)
 
     async def _tell_in_turns(self, edge: str) -> None:
         """Announce what an edge that came or went changes, in all rooms that it has users in."""
@@ -323,3 +331,11 @@ class Presence:
             if not key.gone and users_in(key.data):
                 found[room][edge] = key.data
         return found
+
+
+def _difference(before: Online, now: Online) -> Iterable[tuple[str, str, bool]]:
+    """Return who came and who went, with names; nobody of an audience."""
+    if now is before or max(len(before), len(now)) >= MAX_ROSTER_USERS:
+        return ()
+    came = [(user, now[user], True) for user in now.keys() - before.keys()]
+    return came + [(user, before[user], False) for user in before.keys() - now.keys()]

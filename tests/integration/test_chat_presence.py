@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
 import pytest
 
 from services.chat import typing
 from shared.contracts import subjects
+from shared.contracts.cursor import Position
 from shared.contracts.ids import new_id
+from shared.edge.delivery.listener import Listener
 from shared.edge.roster import MAX_ROSTER_USERS, roster
+from shared.edge.topics.hub import Hub
 from tests.integration.conftest import Pair
 from tests.support.clients import ChatClient, chat_client
 from tests.support.edges import Edge
@@ -33,15 +40,25 @@ async def sees(client: ChatClient, user: str, status: str, room: str = "") -> No
     )
 
 
-def seen(client: ChatClient, user: str) -> list[str]:
-    return [
-        frame["data"]["status"] for frame in client.inbox.of_type("presence_update") if frame["data"]["userId"] == user
-    ]
+def seen(client: ChatClient, user: str, room: str = "") -> list[str]:
+    updates = [frame["data"] for frame in client.inbox.of_type("presence_update")]
+    return [data["status"] for data in updates if data["userId"] == user and room in {"", data["room"]}]
+
+
+def knows(client: ChatClient, user: str, room: str) -> bool:
+    """Whether a client was told that `user` is in one of the rooms that it began with."""
+    (connected,) = client.inbox.of_type("connected")
+    listed = {each["room"]: each["members"] for each in connected["data"]["rooms"]}[room]
+    return user in listed or seen(client, user, room)[-1:] == ["online"]
 
 
 async def online(edge: Edge, room: str) -> list[str]:
     answer = await edge.http.get(f"/api/chat/rooms/{room}/presence", headers=edge.headers(someone()))
     return [member["userId"] for member in answer.json()["online"]]
+
+
+async def is_online(edge: Edge, room: str, user: str, *, not_there: bool = False) -> bool:
+    return (user in await online(edge, room)) != not_there
 
 
 # -- presence ---------------------------------------------------------------------------------------------------------
@@ -63,6 +80,54 @@ async def test_w1_coming_and_going_is_seen_on_both_edges_once_each(pair: Pair) -
         frame = next(frame for frame in here.inbox.of_type("presence_update") if frame["data"]["userId"] == bob)
         assert set(frame["data"]) == {"room", "userId", "username", "status", "timestamp"}
         assert frame["data"]["username"] == "Bob"
+
+
+async def test_those_who_come_to_new_rooms_at_two_edges_at_once_see_each_other(pair: Pair) -> None:
+    meetings = [([somewhere() for _ in range(5)], someone(), someone()) for _ in range(20)]
+    async with AsyncExitStack() as stack:
+        coming = [
+            stack.enter_async_context(chat_client(edge, user, rooms=rooms))
+            for rooms, here, there in meetings
+            for edge, user in ((pair.a, here), (pair.b, there))
+        ]
+        clients = await asyncio.gather(*coming)
+        others = [(user, rooms) for rooms, here, there in meetings for user in (there, here)]
+        wanted = [(client, user, room) for client, (user, rooms) in zip(clients, others, strict=True) for room in rooms]
+
+        await eventually(lambda: all(knows(*each) for each in wanted), deadline_s=5)  # before the keys are read again
+        assert all(seen(client, user, room) in ([], ["online"]) for client, user, room in wanted)
+
+
+async def test_who_comes_and_goes_while_a_client_is_replayed_to_is_told_to_it_afterwards(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, alice, bob, carol = somewhere(), someone(), someone(), someone()
+    attach, replaying, go_on = Hub.attach, asyncio.Event(), asyncio.Event()
+
+    async def slowly(hub: Hub, stream: str, subject: str, listener: Listener, after: Position, **outlet: Any) -> Any:
+        if listener.user_id == bob:
+            replaying.set()
+            await go_on.wait()
+        return await attach(hub, stream, subject, listener, after, **outlet)
+
+    monkeypatch.setattr(Hub, "attach", slowly)
+    async with AsyncExitStack() as leaving:
+        await leaving.enter_async_context(chat_client(pair.b, alice, rooms=[room], name="Alice"))
+        await eventually(lambda: is_online(pair.a, room, alice))
+        async with chat_client(pair.a, bob, rooms=[room]) as client, chat_client(pair.b, carol, rooms=[room]):
+            await replaying.wait()
+            await leaving.aclose()
+            await eventually(lambda: is_online(pair.a, room, carol))
+            await eventually(lambda: is_online(pair.a, room, alice, not_there=True))
+            assert knows(client, alice, room)
+            assert (seen(client, alice), seen(client, carol)) == ([], [])
+            go_on.set()
+
+            await sees(client, carol, "online")
+            await sees(client, alice, "offline")
+            assert (seen(client, alice), seen(client, carol)) == (["offline"], ["online"])
+            (gone,) = [each for each in client.inbox.of_type("presence_update") if each["data"]["userId"] == alice]
+            assert gone["data"]["username"] == "Alice"
 
 
 async def test_w1_a_newcomer_is_told_who_is_there_and_anyone_may_ask(pair: Pair) -> None:

@@ -48,7 +48,8 @@ class EdgeOfOne:
         self.told.append((user, online))
 
     async def join(self, user: str) -> list[str]:
-        return await self.presence.join(ROOM, user, user.title())
+        await self.presence.join(ROOM, user, user.title())
+        return self.presence.listed(ROOM, user)
 
     def leave(self, user: str, *, after_s: float = GRACE_S + 0.1, moving: bool = False) -> None:
         """End a connection, and let time pass."""
