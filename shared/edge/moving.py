@@ -30,10 +30,12 @@ class Mover:
         return len(self._sessions)
 
     async def drain(self, over_s: float) -> None:
-        """Ask all to leave over `over_s` at most; whoever comes from now on came to the wrong place."""
+        """Ask all to leave over `over_s` at most, and at its end those who have come meanwhile, to the wrong place."""
         self._sessions.draining = True
-        leaving = list(self._sessions)
-        await ask_to_leave(leaving, min(over_s, MAX_PAUSE_S * len(leaving)))
+        leaving = set(self._sessions)
+        await ask_to_leave([*leaving], min(over_s, MAX_PAUSE_S * len(leaving)))
+        if late := set(self._sessions) - leaving:
+            await ask_to_leave([*late], 0.0)
 
     def shed(self, count: int, *, per_s: float) -> None:
         """Begin to ask `count` of them to leave, `per_s` in a second.

@@ -54,6 +54,19 @@ async def test_w6_an_edge_that_stops_asks_its_clients_to_come_back_and_exits_cle
     assert_clean(edge.log)
 
 
+@pytest.mark.parametrize("engine", ["epoll", "asgi"])
+async def test_who_comes_to_an_edge_that_stops_is_asked_to_leave_like_the_others(edges: Edges, engine: str) -> None:
+    edge = await edges.chat(edge_engine=engine, drain_s=1.0)
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        early = [await stack.enter_async_context(chat_client(edge, new_id("user-"))) for _ in range(10)]
+        group.create_task(edge.lifecycle.drain())
+        await eventually(lambda: any(client.inbox.of_type("reconnect") for client in early))
+        late = await stack.enter_async_context(chat_client(edge, new_id("user-")))
+
+        assert "afterMs" in (await late.inbox.next("reconnect"))["data"]
+        assert await late.closed() == 1012
+
+
 async def test_a_second_signal_stops_at_once(edges: Edges) -> None:
     edge = await edges.process("chat", DRAIN_S="600", FANFARE_LIMITS="off")
     async with AsyncExitStack() as stack:
