@@ -83,18 +83,19 @@ class Crowd:
         turnstile = asyncio.Semaphore(at_once)
         try:
             async with asyncio.timeout(TIMEOUT_S + len(fresh) / SLOWEST_CONNECTS_PER_S):
-                await asyncio.gather(*(self._enter(client, turnstile) for client in fresh))
+                await asyncio.gather(*(self.enter_one(client, turnstile) for client in fresh))
         except TimeoutError:
             raise BenchFailed(f"{self.name}: not all of {len(fresh)} clients got in") from None
         self.clients += fresh
 
-    async def try_to_enter(self, fresh: Sequence[Client], *, at_once: int) -> int:
-        """Connect clients; return how many were refused, who are not among the clients then."""
-        turnstile = asyncio.Semaphore(at_once)
-        entering = asyncio.gather(*(self._enter(client, turnstile) for client in fresh), return_exceptions=True)
-        results = await asyncio.wait_for(entering, TIMEOUT_S + len(fresh) / SLOWEST_CONNECTS_PER_S)
-        self.clients += [client for client, error in zip(fresh, results, strict=True) if error is None]
-        return sum(error is not None for error in results)
+    async def enter_one(self, client: Client, turnstile: asyncio.Semaphore) -> None:
+        """Connect a client, and wait until it is welcomed; raises BenchFailed if it is refused."""
+        async with turnstile:
+            try:
+                await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", self._door.port)
+            except OSError as error:
+                raise BenchFailed(f"{self.name}: a client could not connect: {error}") from error
+            await client.welcomed
 
     async def reach(self, arrived: int) -> None:
         """Return once `arrived` marks have come.
@@ -144,14 +145,6 @@ class Crowd:
         """Leave at once."""
         for client in self.clients:
             client.abort()
-
-    async def _enter(self, client: Client, turnstile: asyncio.Semaphore) -> None:
-        async with turnstile:
-            try:
-                await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", self._door.port)
-            except OSError as error:
-                raise BenchFailed(f"{self.name}: a client could not connect: {error}") from error
-            await client.welcomed
 
 
 class Client(asyncio.Protocol):

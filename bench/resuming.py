@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import cast
 
-from bench.load import MARK, TIMEOUT_S, BenchFailed, Client, Crowd, Door, content, until
+from bench.load import MARK, SLOWEST_CONNECTS_PER_S, TIMEOUT_S, BenchFailed, Client, Crowd, Door, content, until
 from bench.servers import Publish
 
 CURSOR, EVENT_ID = b'"cursor":"', b"id: "
 LONGEST_MESSAGE_BYTES = 64 * 1024
-MOST_REFUSALS = 5
+MOST_REFUSALS = 20
 
 
 class ResumingClient(Client):
@@ -22,14 +23,21 @@ class ResumingClient(Client):
     Attributes:
         last_stamp: of the newest message; stamps grow, so one that does not was a repetition or out of order.
         astray: how many such there were.
+        gone: done when its connection has ended.
     """
 
-    __slots__ = ("astray", "cursor", "last_stamp")
+    __slots__ = ("astray", "cursor", "gone", "last_stamp")
 
     def __init__(self, crowd: Crowd, number: int, door: Door) -> None:
         super().__init__(crowd, number, door)
         self.cursor = ""
         self.last_stamp = self.astray = 0
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Note that this client is out, or was not let in."""
+        super().connection_lost(error)
+        self.gone.set_result(None)
 
     def read(self, seen: bytes) -> int:
         """Take the messages that are whole, and keep the rest."""
@@ -59,40 +67,62 @@ def _cursor(seen: bytes, start: int, mark: int, close: int) -> str:
     return seen[field : seen.index(b'"', field)].decode()
 
 
+@dataclass
+class Return:
+    """How a crowd came back.
+
+    Attributes:
+        crowd: the one that goes on in its place.
+        refusals: how often one was refused.
+        cut_at_s: when the last was cut off, by the performance counter.
+    """
+
+    crowd: Crowd
+    refusals: int = 0
+    cut_at_s: float = 0.0
+
+
 def resuming(crowd: Crowd) -> Sequence[ResumingClient]:
     """Return the clients of a crowd that was made of this kind."""
     return cast("Sequence[ResumingClient]", crowd.clients)
 
 
-async def come_back(crowd: Crowd, door: Door, cursors: list[str], *, at_once: int) -> tuple[Crowd, int]:
-    """Wait until a crowd is cut off, and bring it in again through `door`; one that is refused comes again at once.
+async def come_back(crowd: Crowd, door: Door, cursors: list[str], *, at_once: int) -> Return:
+    """Bring in every client of a crowd again through `door`, each as soon as it is cut off; one refused comes again.
 
     Args:
         cursors: where the requests of `door` look up the cursor of client number `n`; filled in here.
 
-    Returns:
-        the crowd that goes on in its place, and how often one was refused.
+    Raises:
+        BenchFailed: one was not cut off, or refused again and again.
     """
-    await until_cut(crowd)
-    before, refusals = resuming(crowd), 0
-    cursors[: len(before)] = [client.cursor for client in before]
-    again = Crowd(crowd.name, door, crowd.kind)
-    outside = list(range(len(before)))
-    while outside and refusals <= MOST_REFUSALS * len(before):
-        fresh = cast("Sequence[ResumingClient]", again.prepare(outside))
-        for number, client in zip(outside, fresh, strict=True):
-            client.go_on_from(before[number])
-        refusals += await again.try_to_enter(fresh, at_once=at_once)
-        inside = set(again.clients)
-        outside = [number for number, client in zip(outside, fresh, strict=True) if client not in inside]
-    if outside:
-        raise BenchFailed(f"{crowd.name}: {len(outside)} were refused again and again")
-    return again, refusals
+    back, turnstile = Return(Crowd(crowd.name, door, crowd.kind)), asyncio.Semaphore(at_once)
+    before = resuming(crowd)
+    coming = asyncio.gather(*(_come_back(number, one, back, cursors, turnstile) for number, one in enumerate(before)))
+    try:
+        await asyncio.wait_for(coming, TIMEOUT_S + len(before) / SLOWEST_CONNECTS_PER_S)
+    except TimeoutError:
+        raise BenchFailed(f"{crowd.name}: not all were cut off and came back") from None
+    return back
 
 
-async def until_cut(crowd: Crowd) -> None:
-    """Return once every connection has ended."""
-    await until(lambda: crowd.lost == len(crowd.clients), f"{crowd.name}: not all were cut off")
+async def _come_back(
+    number: int, before: ResumingClient, back: Return, cursors: list[str], turnstile: asyncio.Semaphore
+) -> None:
+    await before.gone
+    back.cut_at_s = time.perf_counter()
+    cursors[number] = before.cursor
+    for _ in range(MOST_REFUSALS):
+        (again,) = cast("Sequence[ResumingClient]", back.crowd.prepare([number]))
+        again.go_on_from(before)
+        try:
+            await back.crowd.enter_one(again, turnstile)
+        except BenchFailed:
+            back.refusals += 1
+        else:
+            back.crowd.clients.append(again)
+            return
+    raise BenchFailed(f"{back.crowd.name}: client {number} was refused again and again")
 
 
 async def until_each_has(crowd: Crowd, count: int) -> None:

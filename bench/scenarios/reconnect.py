@@ -1,8 +1,9 @@
 """reconnect: an edge is killed with all its clients, and they come back to another at once, each with its cursor.
 
 Messages are sent all the while. Nothing may be lost, nothing come twice or out of order; else the run is void. It
-counts how long it takes from the kill until every client is in again and has all that was said by then; one that is
-refused comes again at once, where a browser would wait a little.
+counts how long it takes from the kill until every client is in again and has all that was said by then. Each comes
+back as soon as it is cut off, AT_ONCE of them at a time, and one that is refused again at once, where a browser would
+wait a little.
 """
 
 from __future__ import annotations
@@ -70,16 +71,17 @@ class Cut:
         sent_before, there_s, generator_s = speaker.sent, cpu_s(self.there.pid), time.process_time()
         began_s = time.perf_counter()
         os.kill(self.here.pid, signal.SIGKILL)
-        self.crowd, refusals = await come_back(self.crowd, self.there.door, self.cursors, at_once=AT_ONCE)
-        all_in_s = time.perf_counter() - began_s
+        back = await come_back(self.crowd, self.there.door, self.cursors, at_once=AT_ONCE)
+        all_in_s, self.crowd = time.perf_counter() - began_s, back.crowd
         await until_each_has(self.crowd, speaker.sent)
         resumed_s = time.perf_counter() - began_s
         clients = len(self.crowd.clients)
         self.figures = {
             "all_resumed_s": resumed_s,
             "all_in_s": all_in_s,
+            "all_cut_s": back.cut_at_s - began_s,
             "cpu_us_per_resume": (cpu_s(self.there.pid) - there_s) / clients * 1e6,
-            "refusals": refusals,
+            "refusals": back.refusals,
             "generator_busy": (time.process_time() - generator_s) / resumed_s,
             "sent_meanwhile": speaker.sent - sent_before,
             "clients": clients,

@@ -139,7 +139,7 @@ class Trial:
         await until(self._slow_are_out, f"{self.slow.name}: the edge did not cut them off")
         for client in self._slow_clients:
             client.read_again()
-        self.slow, _ = await come_back(self.slow, self.edge.door, self.cursors, at_once=len(self.slow.clients))
+        self.slow = (await come_back(self.slow, self.edge.door, self.cursors, at_once=len(self.slow.clients))).crowd
         return delays_s
 
     def _slow_are_out(self) -> bool:

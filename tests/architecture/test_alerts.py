@@ -1,7 +1,8 @@
-"""What wakes an operator up is something that the services count, and the alert says what to do."""
+"""What wakes an operator up, and what they look at then, is something that the services count, and says what it is."""
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -52,3 +53,44 @@ def test_an_alert_asks_for_what_is_counted_and_says_what_it_means(alert: dict[st
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
 def test_every_metric_that_the_docs_name_is_counted(page: Path) -> None:
     assert named(page.read_text()) <= exposed()
+
+
+# -- the dashboard ----------------------------------------------------------------------------------------------------
+
+DASHBOARD = json.loads((ROOT / "infra" / "grafana" / "dashboard.json").read_text())
+PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: str(panel["title"]))
+def test_a_panel_shows_what_is_counted_by_labels_that_it_asks_for_and_says_what_it_means(panel: dict[str, Any]) -> None:
+    assert panel["description"]
+    for target in panel["targets"]:
+        expr, legend = target["expr"], target["legendFormat"]
+        grouped = re.findall(r" by \(([^)]*)\)", expr)
+        shown = {label.strip() for labels in grouped for label in labels.split(",")} if grouped else {"instance"}
+        assert named(expr) <= exposed()
+        assert named(expr) or "process_" in expr
+        assert set(re.findall(r"{{(\w+)}}", legend)) <= shown - {"le"}
+
+
+def test_every_alert_has_a_panel_to_look_at() -> None:
+    shown = {
+        name.removesuffix("_total") for panel in PANELS for each in panel["targets"] for name in named(each["expr"])
+    }
+    asked = {name.removesuffix("_total") for alert in ALERTS for name in named(alert["expr"])}
+
+    assert asked <= shown
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
+    cells = [
+        (x, y)
+        for place in places
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
