@@ -182,6 +182,7 @@ class ChatSession:
             return
         if principal.user_id != self.principal.user_id:
             raise Unauthorized("a connection cannot change its user")
+        principal.require(Scope.CHAT)
         self.principal = principal
         self._watch_expiry()
         self.deliver(words.answer("renewed", {"expiresAt": principal.expires_at_s * 1000}, given_id))

@@ -97,6 +97,16 @@ async def test_w2_a_second_auth_frame_renews_the_token(pair: Pair) -> None:
         await renewed.inbox.next("pong")
 
 
+async def test_s6_a_token_without_the_right_to_chat_renews_nothing(pair: Pair) -> None:
+    user = someone()
+    async with chat_client(pair.a, user, ttl_s=2) as client:
+        await client.send("auth", token=pair.mint.token(user, scope="stream"))
+        assert (await client.inbox.next("error"))["data"]["code"] == "forbidden"
+
+        error = await client.inbox.next("error", lambda frame: frame["data"]["code"] != "forbidden")
+        assert (error["data"]["code"], await client.closed()) == ("token_expired", 4009)
+
+
 # -- kept out ---------------------------------------------------------------------------------------------------------
 
 
