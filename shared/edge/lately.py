@@ -12,6 +12,8 @@ from collections.abc import Callable
 from shared.clock import Clock
 
 LATELY_S = 1.0
+LONGEST_READ_S = 15.0
+"""The broker's port gives a read up before."""
 
 
 class Lately:
@@ -30,7 +32,7 @@ class Lately:
         since_s = self._clock() - LATELY_S
         return lambda *key: self._heard_at_s.get(key, since_s) > since_s
 
-    def forget_older_than(self, age_s: float) -> None:
-        """Forget what was heard longer ago; longer than any read takes."""
-        since_s = self._clock() - age_s
+    def forget_old(self) -> None:
+        """Forget what was heard before any read began that is still under way. Call it now and then."""
+        since_s = self._clock() - LATELY_S - LONGEST_READ_S
         self._heard_at_s = {key: at_s for key, at_s in self._heard_at_s.items() if at_s > since_s}

@@ -20,6 +20,7 @@ from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.edge.departures import Departures
 from shared.edge.lately import Lately
+from shared.edge.living import Living
 from shared.edge.pauses import Pauses
 from shared.edge.roster import MAX_ROSTER_USERS, roster, users_in
 from shared.edge.timers import Wheel
@@ -27,20 +28,14 @@ from shared.errors import FanfareError
 from shared.tasks import TaskKeeper
 from shared.telemetry.logs import get_logger
 
-LEASE_TTL_S = 15
-LEASE_RENEW_S = 5.0
 FLUSH_S = 0.1
 FLUSH_BATCH = 64
 GRACE_S = 1.0
 MOVING_GRACE_S = 8.0
 """The grace for those who were asked to move: they come back within 2 s, and some need a second try."""
 
-LINGER_S = 5
-"""How long an edge that has stopped still counts, for those who are on their way to another."""
-
 ROSTER_TTL_S = 24 * 3600
 RECONCILE_EVERY_S = 10.0
-EDGE_LEASE = "edge"
 
 OnChange = Callable[[str, str, str, bool], None]
 """Called with room, user, user's name, and whether they are online now."""
@@ -63,7 +58,7 @@ class Presence:
         self, broker: Broker, edge: str, *, wheel: Wheel, on_change: OnChange, clock: Clock = monotonic_s
     ) -> None:
         self._broker, self._edge, self._wheel = broker, edge, wheel
-        self._on_change, self._clock = on_change, clock
+        self._on_change = on_change
         # Of each room that somebody here is in: who is here, with names (and, apart, how many connections more than one
         # they have), the stored roster of each edge, and what clients were told. Nearly all rooms are small, and there
         # is one for every ten clients or so: what is kept of one is kept small.
@@ -71,28 +66,25 @@ class Presence:
         self._further: Counter[tuple[str, str]] = Counter()
         self._rosters: dict[str, dict[str, bytes]] = {}
         self._online: dict[str, Online] = {}
-        self._leases: set[str] = {edge}
         self._lately = Lately(clock)
         self._gone: dict[str, dict[str, str]] = {}
-        self._renewed_at_s = 0.0
         self._dirty: set[str] = set()
         self._flush = asyncio.Event()
         self._tasks = TaskKeeper()
-        self._departures = Departures(broker, edge, lambda: self._leases, wheel, self._tasks)
+        self._living = Living(
+            broker, edge, on_came=self._came, on_lost=self._lost, on_lapsed=self._write_all, clock=clock
+        )
+        self._departures = Departures(broker, edge, lambda: self._living.edges, wheel, self._tasks)
         self._log = get_logger()
 
     async def start(self) -> None:
         """Take the lease and follow everyone's leases and rosters."""
-        self._leases.discard(self._edge)
         await self._departures.sweep(self._edge)  # of an earlier life under the same name
-        self._leases.add(self._edge)
-        await self._renew()
-        await self._broker.subscribe(subjects.bucket_changes(subjects.LEASES, EDGE_LEASE), self._lease_changed)
         await self._broker.subscribe(subjects.bucket_changes(subjects.PRESENCE), self._roster_changed)
-        await self._read_leases()
-        if self._leases == {self._edge}:
+        await self._living.start()
+        if self._living.edges == {self._edge}:
             await self._departures.sweep_all()
-        self._tasks.keep(self._renew_for_ever, "presence-lease")
+        self._tasks.keep(self._living.renew_for_ever, "presence-lease")
         self._tasks.keep(self._flush_for_ever, "presence-flush")
         self._tasks.keep(self._reconcile_for_ever, "presence-reconcile")
 
@@ -102,13 +94,7 @@ class Presence:
         The others sweep up after this edge as after one that died, but earlier.
         """
         await self._tasks.close()
-        try:
-            if self._here:
-                await self._broker.put(subjects.LEASES, EDGE_LEASE, self._edge, value=b"{}", ttl_s=LINGER_S)
-            else:
-                await self._broker.delete(subjects.LEASES, EDGE_LEASE, self._edge)
-        except FanfareError as error:
-            self._log.warning("lease_not_given_up", reason=str(error))
+        await self._living.give_up(linger=bool(self._here))
 
     # -- what sessions ask --------------------------------------------------------------------------------------------
 
@@ -226,16 +212,12 @@ class Presence:
             self._tell(room)
             self._restore(room)
 
-    def _lease_changed(self, message: Message) -> None:
-        edge = subjects.tokens_after(message.subject, 4)[0]
-        self._lately.note(edge)
-        if message.gone and edge != self._edge:
-            self._lost(edge)
-        elif edge not in self._leases:
-            self._leases.add(edge)
-        else:
-            return
+    def _came(self, edge: str) -> None:
         self._tasks.spawn(self._tell_in_turns(edge), f"presence-tell {edge}")
+
+    def _lost(self, edge: str) -> None:
+        self._departures.lost(edge)
+        self._came(edge)
 
     def _set_roster(self, room: str, edge: str, data: bytes | None) -> None:
         rosters = self._rosters.setdefault(room, {})
@@ -246,7 +228,8 @@ class Presence:
 
     def _union(self, room: str, rosters: dict[str, bytes]) -> dict[str, str]:
         """Return who is online in a room, in order; of whom is here as well, the very texts that the sessions hold."""
-        found = {user: name for edge, data in rosters.items() if edge in self._leases for user, name in users_in(data)}
+        living = self._living.edges
+        found = {user: name for edge, data in rosters.items() if edge in living for user, name in users_in(data)}
         here = {user: name for user, name in self._here.get(room, {}).items() if found.get(user) == name}
         return dict(sorted((here | {user: name for user, name in found.items() if user not in here}).items()))
 
@@ -270,47 +253,23 @@ class Presence:
         if self._here.get(room) and self._edge not in self._rosters.get(room, {}):
             self._mark(room)
 
-    def _lost(self, edge: str) -> None:
-        self._leases.discard(edge)
-        self._departures.lost(edge)
+    def _write_all(self) -> None:
+        """Write all rosters of this edge: while it had no lease, others swept up after it."""
+        for room in self._here:
+            self._mark(room)
 
-    # -- the lease, and reading everything again ----------------------------------------------------------------------
-
-    async def _renew(self) -> None:
-        await self._broker.put(subjects.LEASES, EDGE_LEASE, self._edge, value=b"{}", ttl_s=LEASE_TTL_S)
-        lapsed = self._clock() - self._renewed_at_s > LEASE_TTL_S
-        self._renewed_at_s = self._clock()
-        if lapsed:
-            for room in self._here:
-                self._mark(room)
-
-    async def _renew_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(LEASE_RENEW_S * random.uniform(0.8, 1.0))
-            try:
-                await self._renew()
-            except FanfareError as error:
-                self._log.warning("lease_not_renewed", reason=str(error))
+    # -- reading everything again -------------------------------------------------------------------------------------
 
     async def _reconcile_for_ever(self) -> None:
         """Changes reach us at most once; what was missed is seen here."""
         while True:
             await asyncio.sleep(RECONCILE_EVERY_S * random.uniform(0.75, 1.25))
-            self._lately.forget_older_than(RECONCILE_EVERY_S)
+            self._lately.forget_old()
             try:
-                await self._read_leases()
+                await self._living.read()
                 await self._read_rosters(list(self._here))
             except FanfareError as error:
                 self._log.warning("presence_not_read", reason=str(error))
-
-    async def _read_leases(self) -> None:
-        pattern, known = subjects.bucket_keys(subjects.LEASES, EDGE_LEASE), self._lately.known_from_now()
-        keys = await self._broker.read_last(subjects.bucket_stream(subjects.LEASES), [pattern])
-        read = {subjects.tokens_after(key.subject, 3)[0] for key in keys if not key.gone} | {self._edge}
-        changed = {edge for edge in self._leases ^ read if not known(edge)}
-        for edge in self._leases & changed:
-            self._lost(edge)
-        self._leases |= read & changed
 
     async def _read_rosters(self, rooms: list[str]) -> None:
         known, pauses = self._lately.known_from_now(), Pauses()

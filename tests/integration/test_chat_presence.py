@@ -169,6 +169,9 @@ async def test_in_an_audience_nobody_gets_a_list_or_hears_of_who_comes(pair: Pai
             ]
             assert [*map(len, lists), len(joined["data"]["members"])] == [MAX_ROSTER_USERS, 0, 0]
             assert seen(last_listed, bob) == []
+    # Others' edges must not wait for it to sweep up after one that has died.
+    await pair.broker.delete(subjects.LEASES, "edge", edge)
+    await pair.broker.delete(subjects.PRESENCE, room, edge)
 
 
 async def test_w8_two_tabs_of_a_user_on_two_edges_count_once(pair: Pair) -> None:

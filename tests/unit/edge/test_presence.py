@@ -12,9 +12,11 @@ from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.broker.port import Message
 from shared.contracts import subjects
 from shared.edge import lately as lately_module
+from shared.edge import living as living_module
 from shared.edge import presence as presence_module
 from shared.edge.departures import TURN_S
-from shared.edge.presence import EDGE_LEASE, GRACE_S, MOVING_GRACE_S, Presence
+from shared.edge.living import EDGE_LEASE
+from shared.edge.presence import GRACE_S, MOVING_GRACE_S, Presence
 from shared.edge.roster import users_in
 from shared.edge.timers import Wheel
 from shared.errors import Unavailable
@@ -154,14 +156,14 @@ async def test_an_edge_whose_lease_lapses_takes_with_it_whom_nobody_else_has(edg
     await a.hears(*known, ("bob", False))
     assert sorted(await a.presence.members(ROOM)) == ["carol", "witness"]
 
-    await b.presence._renew()
+    await b.presence._living.renew()
     await a.hears(*known, ("bob", False), ("bob", True))
 
 
 async def test_an_edge_that_stops_counts_until_its_users_had_time_to_move_and_leaves_nobody_behind(
     edge: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence_module, "LINGER_S", 1)
+    monkeypatch.setattr(living_module, "LINGER_S", 1)
     a, b = await edge("a"), await edge("b")
     await a.join("witness")
     for user in ("bob", "carol"):
@@ -205,7 +207,7 @@ async def test_a_change_that_was_missed_is_seen_when_the_keys_are_read_again(edg
 
     await eventually(stored, deadline_s=3)
     assert a.told == [("witness", True)]
-    await a.presence._read_leases()
+    await a.presence._living.read()
     await a.presence._read_rosters([ROOM])
 
     await a.hears(("witness", True), ("bob", True))
@@ -270,7 +272,7 @@ async def test_an_edge_that_comes_while_the_leases_are_read_is_not_taken_for_dea
         return found
 
     monkeypatch.setattr(a.broker, "read_last", behind)
-    await a.presence._read_leases()
+    await a.presence._living.read()
     monkeypatch.setattr(a.broker, "read_last", read)
     await a.presence._read_rosters([ROOM])
 
@@ -284,6 +286,7 @@ async def test_when_an_edge_with_many_rooms_goes_they_are_told_in_turns(
     told: list[str] = []
     a, b = await edge("a"), await edge("b")
     monkeypatch.setattr(a.presence, "_on_change", lambda room, *_: told.append(room))
+    monkeypatch.setattr(b.presence, "_on_change", lambda *_: None)
     rooms = [f"r{number}" for number in range(20)]
     for room in rooms:
         await a.presence.join(room, "witness", "Witness")
