@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from bench.holder import Plan
 from bench.load import MARK, BenchFailed, Client, Crowd, Door, StampedClient, content, text_frame
 from bench.million import start_holder
 from bench.report import Check, Report, Row
-from bench.resuming import ResumingClient, check_nothing_astray
+from bench.resuming import ResumingClient, check_nothing_astray, come_back
 from bench.scenarios.prices import PriceClient
 from bench.tables import fill, merge
 from tests.support.tokens import Mint
+from tests.support.waiting import eventually
 
 DOOR = Door(0, lambda _number: b"GET", b"\r\n\r\n")
 
@@ -101,6 +103,42 @@ async def test_a_message_that_is_not_new_makes_a_run_void(order: tuple[int, ...]
         client.data_received((WEBSOCKET_MESSAGE % (content(40, number), number)).encode())
     with pytest.raises(BenchFailed, match="twice or out of order"):
         check_nothing_astray(crowd, 2)
+
+
+async def test_each_client_comes_back_with_its_cursor_as_soon_as_it_is_cut_off_and_again_if_it_is_refused() -> None:
+    cursors, asked, inside = [""] * 3, list[str](), list[asyncio.StreamWriter]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().strip())
+        if len(asked) == 5:  # the second who comes back
+            writer.close()
+            await writer.wait_closed()
+            return
+        message = WEBSOCKET_MESSAGE % (content(40, len(asked)), len(asked))
+        writer.write(b"HTTP/1.1 101\r\n\r\n" + message.encode())
+        inside.append(writer)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, asyncio.TaskGroup() as group:
+        port = server.sockets[0].getsockname()[1]
+        door = Door(port, lambda number: f"{number} {cursors[number]}\r\n\r\n".encode(), b"\r\n\r\n")
+        crowd = Crowd("test", door, ResumingClient)
+        await crowd.connect(range(3))
+        await crowd.reach(3)
+        coming = group.create_task(come_back(crowd, door, cursors, at_once=2))
+        for writer, then in zip(inside[:3], (4, 6, 7), strict=True):
+            writer.close()
+            await eventually(partial(lambda count: len(asked) == count, then))  # nobody waits until all are cut off
+        back = await coming
+        await back.crowd.reach(3)
+
+        cursor_of = {number: f"e:{place}" for place, number in enumerate(asked[:3], 1)}
+        assert [asked[3], asked[4], asked[6]] == [f"{number} {cursor_of[number]}" for number in asked[:3]]
+        assert (asked[5], back.refusals, len(back.crowd.clients)) == (asked[4], 1, 3)
+        check_nothing_astray(back.crowd, 2)
+        back.crowd.close()
+        for writer in inside:
+            writer.close()
+            await writer.wait_closed()
 
 
 async def test_what_comes_with_the_welcome_counts() -> None:
