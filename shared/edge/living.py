@@ -52,6 +52,7 @@ class Living:
 
     async def start(self) -> None:
         """Take the lease, and follow everyone's."""
+        self._broker.on_disconnect(self._lately.note_break)
         await self.renew()
         self.edges.add(self._edge)
         await self._broker.subscribe(subjects.bucket_changes(subjects.LEASES, EDGE_LEASE), self._changed)
@@ -87,11 +88,11 @@ class Living:
     async def read(self) -> None:
         """Read all leases: changes are heard at most once. Raises Unavailable."""
         self._lately.forget_old()
-        pattern, known = subjects.bucket_keys(subjects.LEASES, EDGE_LEASE), self._lately.known_from_now()
+        pattern, reading = subjects.bucket_keys(subjects.LEASES, EDGE_LEASE), self._lately.begin_read()
         keys = await self._broker.read_last(subjects.bucket_stream(subjects.LEASES), [pattern])
         read = {subjects.tokens_after(key.subject, 3)[0] for key in keys if not key.gone} | {self._edge}
         for edge in self.edges ^ read:
-            if not known(edge):
+            if not reading.is_outdated(edge, found=edge in read):
                 self._note(edge, lives=edge in read)
 
     # -- private ------------------------------------------------------------------------------------------------------

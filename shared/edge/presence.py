@@ -19,10 +19,11 @@ from shared.broker.port import Broker, Message
 from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.edge.departures import Departures
-from shared.edge.lately import Lately
+from shared.edge.lately import Lately, Reading
 from shared.edge.living import Living
 from shared.edge.pauses import Pauses
 from shared.edge.roster import MAX_ROSTER_USERS, roster, users_in
+from shared.edge.settling import Settling
 from shared.edge.timers import Wheel
 from shared.errors import FanfareError
 from shared.tasks import TaskKeeper
@@ -74,6 +75,7 @@ class Presence:
         self._living = Living(
             broker, edge, on_came=self._came, on_lost=self._lost, on_lapsed=self._write_all, clock=clock
         )
+        self._settling = Settling(broker, self._tasks, self._write_lost)
         self._departures = Departures(broker, edge, lambda: self._living.edges, wheel, self._tasks)
         self._log = get_logger()
 
@@ -81,6 +83,8 @@ class Presence:
         """Take the lease and follow everyone's leases and rosters."""
         await self._departures.sweep(self._edge)  # of an earlier life under the same name
         await self._broker.subscribe(subjects.bucket_changes(subjects.PRESENCE), self._roster_changed)
+        self._broker.on_disconnect(self._lately.note_break)
+        self._settling.start()
         await self._living.start()
         if self._living.edges == {self._edge}:
             await self._departures.sweep_all()
@@ -249,7 +253,7 @@ class Presence:
             await pauses.when_due()
 
     def _restore(self, room: str) -> None:
-        """Write this edge's roster again if the broker lost it, as it does when its store is made anew."""
+        """Write this edge's roster again if somebody has removed it."""
         if self._here.get(room) and self._edge not in self._rosters.get(room, {}):
             self._mark(room)
 
@@ -258,29 +262,52 @@ class Presence:
         for room in self._here:
             self._mark(room)
 
-    # -- reading everything again -------------------------------------------------------------------------------------
+    # -- reading everything again, and writing what the broker has lost -----------------------------------------------
+
+    async def _write_lost(self) -> bool:
+        """Have the lease, and all rosters of this edge, stand with the broker; False if that is not known."""
+        try:
+            await self._living.renew()
+            pattern = subjects.rosters_of(self._edge)
+            keys = await self._broker.read_last(subjects.bucket_stream(subjects.PRESENCE), [pattern])
+        except FanfareError as error:
+            self._log.warning("presence_not_written_again", reason=str(error))
+            return False
+        stored = {subjects.tokens_after(key.subject, 2)[0] for key in keys if not key.gone}
+        for room in self._here.keys() - stored:
+            self._mark(room)
+        return True
 
     async def _reconcile_for_ever(self) -> None:
         """Changes reach us at most once; what was missed is seen here."""
         while True:
             await asyncio.sleep(RECONCILE_EVERY_S * random.uniform(0.75, 1.25))
+            await self._settling.wait()
             self._lately.forget_old()
             try:
                 await self._living.read()
+                await self._settling.wait()
                 await self._read_rosters(list(self._here))
             except FanfareError as error:
                 self._log.warning("presence_not_read", reason=str(error))
 
     async def _read_rosters(self, rooms: list[str]) -> None:
-        known, pauses = self._lately.known_from_now(), Pauses()
+        reading, pauses = self._lately.begin_read(), Pauses()
         for room, read in (await self._stored_rosters(rooms)).items():
             if room in self._here:
-                heard = self._rosters.get(room, {})
-                rosters = {edge: data for edge, data in read.items() if not known(room, edge)}
-                self._rosters[room] = rosters | {edge: data for edge, data in heard.items() if known(room, edge)}
+                self._merge(room, read, reading)
                 self._tell(room)
-                self._restore(room)
             await pauses.when_due()
+
+    def _merge(self, room: str, read: dict[str, bytes], reading: Reading) -> None:
+        """Take what was read of a room's rosters, but for what is known better; and for ours, if it was lost."""
+        heard = self._rosters.get(room, {})
+        stands = {edge for edge in heard.keys() | read.keys() if reading.is_outdated(room, edge, found=edge in read)}
+        if self._here[room] and self._edge not in read:
+            stands.add(self._edge)
+            self._mark(room)
+        taken = {edge: data for edge, data in read.items() if edge not in stands}
+        self._rosters[room] = taken | {edge: data for edge, data in heard.items() if edge in stands}
 
     async def _stored_rosters(self, rooms: list[str]) -> dict[str, dict[str, bytes]]:
         patterns = [subjects.bucket_keys(subjects.PRESENCE, room) for room in rooms]

@@ -11,7 +11,8 @@ import pytest
 from shared.broker.jetstream import JetStreamBroker
 from shared.contracts import subjects
 from shared.contracts.ids import new_id
-from tests.support.clients import chat_client
+from shared.edge import presence
+from tests.support.clients import ChatClient, chat_client
 from tests.support.edges import Edges, open_edges
 from tests.support.nats_cluster import NatsCluster
 from tests.support.proxy import Proxy
@@ -100,3 +101,43 @@ async def test_a_message_whose_edge_died_before_the_ack_is_not_doubled_by_its_re
     stored = await broker.read_after(subjects.CHAT, subjects.chat_message(room), 0, limit=10)
     assert len(stored.messages) == 3
     await broker.close()
+
+
+async def test_when_all_nodes_restart_and_have_forgotten_who_is_there_nobody_is_seen_to_leave(
+    on_cluster: Edges, nats_cluster: NatsCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "RECONCILE_EVERY_S", 0.3)
+    read, reads = presence.Presence._read_rosters, 0
+
+    async def counted(self: presence.Presence, rooms: list[str]) -> None:
+        nonlocal reads
+        await read(self, rooms)
+        reads += 1
+
+    monkeypatch.setattr(presence.Presence, "_read_rosters", counted)
+    here, there = await on_cluster.chat(), await on_cluster.chat()
+    room, ann, bob = new_id("room-"), new_id("user-"), new_id("user-")
+    async with chat_client(here, ann, rooms=[room]) as one, chat_client(there, bob, rooms=[room]) as other:
+        for client in (one, other):
+            await client.inbox.until(lambda _inbox, each=client: _knows_all(each, {ann, bob}))
+        for node in nats_cluster.nodes.values():
+            await node.kill()
+        await nats_cluster.start()
+        newcomers = await on_cluster.chat()
+        before = reads
+        async with chat_client(newcomers, new_id("user-"), rooms=[room]) as late:
+            await eventually(lambda: _knows_all(late, {ann, bob}))
+            # Each of the three edges has read everything again.
+            await eventually(lambda: reads > before + 12, deadline_s=30)
+
+            assert [_told(client, {ann, bob}, "offline") for client in (one, other, late)] == [[], [], []]
+
+
+def _knows_all(client: ChatClient, users: set[str]) -> bool:
+    (connected,) = client.inbox.of_type("connected")
+    return users <= {*connected["data"]["rooms"][0]["members"], *_told(client, users, "online")}
+
+
+def _told(client: ChatClient, users: set[str], status: str) -> list[str]:
+    told = [frame["data"] for frame in client.inbox.of_type("presence_update") if frame["data"]["status"] == status]
+    return [data["userId"] for data in told if data["userId"] in users]

@@ -318,3 +318,5 @@ async def test_for_benchmarks_there_are_no_caps(edges: Edges) -> None:
         for _ in range(5):
             await client.send("ping")
         await client.inbox.until(lambda inbox: len(inbox.of_type("pong")) == 5)
+
+        assert client.inbox.of_type("error") == []

@@ -219,9 +219,10 @@ async def test_a_page_of_a_foreign_origin_is_refused_with_4003(pair: Pair, origi
 
 
 async def test_a_page_of_this_host_passes(pair: Pair) -> None:
-    headers = {"cookie": f"auth_token={pair.mint.token(someone())}", "origin": pair.a.url}
+    user = someone()
+    headers = {"cookie": f"auth_token={pair.mint.token(user)}", "origin": pair.a.url}
     async with chat_client(pair.a, headers=headers) as client:
-        await client.inbox.next("connected")
+        assert (await client.inbox.next("connected"))["data"]["userId"] == user
 
 
 async def test_an_origin_of_the_list_passes_and_its_neighbours_do_not(more_edges: Edges) -> None:

@@ -205,6 +205,9 @@ async def test_clients_that_crash_during_the_handshake_leave_nothing_behind(edge
         return await sessions(edge) == before and all(answer.json()["online"] == [] for answer in answers)
 
     await eventually(nobody_is_left)
+    async with chat_client(edge, user, rooms=rooms[:1]) as client:
+        (connected,) = client.inbox.of_type("connected")
+        assert connected["data"]["rooms"][0]["members"] == [user]
 
 
 # -- handshakes -------------------------------------------------------------------------------------------------------

@@ -233,6 +233,9 @@ async def test_a_room_that_is_left_by_frame_sees_it(pair: Pair) -> None:
         await client.send("leave", {"room": room})
         await sees(witness, bob, "offline")
 
+        assert seen(witness, bob) == ["online", "offline"]
+        assert [frame["data"]["room"] for frame in client.inbox.of_type("left")] == [room]
+
 
 # -- typing -----------------------------------------------------------------------------------------------------------
 

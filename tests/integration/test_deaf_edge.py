@@ -76,6 +76,9 @@ async def test_an_edge_that_stays_deaf_is_not_ready_and_is_again_when_it_hears(b
         await client.say("in time")
         await client.hears("in time")
 
+        heard = [frame["data"]["content"] for frame in client.inbox.of_type("chat_message")]
+        assert heard == ["late, but there", "in time"]
+
 
 async def test_an_edge_that_hears_itself_leaves_its_link_alone(behind: Edges) -> None:
     edge = await behind.chat()

@@ -160,6 +160,8 @@ async def test_an_empty_line_before_a_later_request_is_passed_over(edges: Edges)
     await raw.until(b'"up"}')
     await raw.send(b"\r\n" + handshake("/ws/chat", edge.headers(new_id("u"))))
     await raw.until(b'"connected"')
+
+    assert edge.gauge("sessions", transport="websocket") == 1
     raw.close()
 
 

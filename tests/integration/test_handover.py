@@ -99,7 +99,8 @@ async def test_a_ping_that_comes_with_the_handshake_is_answered(edges: Edges, en
     ping = Frame(Opcode.PING, b"early").serialize(mask=True)
     writer.write(handshake(edge, new_id("room-"), edge.headers(new_id("u"))) + ping)
 
-    await read_until(reader, Frame(Opcode.PONG, b"early").serialize(mask=False))
+    pong = Frame(Opcode.PONG, b"early").serialize(mask=False)
+    assert (await read_until(reader, pong)).count(pong) == 1
     writer.close()
 
 
@@ -152,6 +153,7 @@ async def test_what_a_connect_needed_is_freed_at_once_and_not_by_a_collection(ed
         for _ in range(10):
             await enter()
         await until(lambda: of_the_server() <= before)
+        assert chat.gauge("pool_connections") == notifications.gauge("pool_connections") == 11
     finally:
         gc.enable()
         for writer in writers:
@@ -172,6 +174,7 @@ async def test_descriptors_are_given_back(edges: Edges) -> None:
         await come_and_go()
     await until(lambda: chat.gauge("pool_connections") == notifications.gauge("pool_connections") == 0)
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
+    assert chat.count("connections_begun", way="direct") + notifications.count("connections_begun", way="direct") == 42
 
 
 @pytest.mark.parametrize("leave", ["close", "shutdown", "reset"])

@@ -194,6 +194,66 @@ async def test_a_roster_that_the_broker_lost_is_written_again(edge: Maker) -> No
     await a.hears(("witness", True), ("bob", True), ("bob", False), ("bob", True))
 
 
+async def test_when_the_broker_comes_back_empty_all_is_written_again_and_nobody_is_seen_to_leave(edge: Maker) -> None:
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await b.join("bob")
+    for one in (a, b):
+        await one.hears(("witness", True), ("bob", True))
+    server = a.broker._server
+    server.stop()
+    for bucket in (subjects.PRESENCE, subjects.LEASES):
+        server.recreate(subjects.bucket_stream(bucket))
+    server.start()
+
+    async def stands_again() -> bool:
+        return await a.has_on_roster("witness") and await b.has_on_roster("bob")
+
+    await eventually(stands_again, deadline_s=3)
+    for one in (a, b):
+        await one.presence._living.read()
+        await one.presence._read_rosters([ROOM])
+        assert sorted(one.told) == [("bob", True), ("witness", True)]
+        assert await one.presence.members(ROOM) == {"bob": "Bob", "witness": "Witness"}
+
+
+async def test_what_a_read_does_not_find_that_spans_a_break_of_the_link_is_not_taken_for_gone(
+    edge: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lately_module, "LATELY_S", 0.0)
+    a, b = await edge("a"), await edge("b")
+    await a.join("witness")
+    await b.join("bob")
+    await a.hears(("witness", True), ("bob", True))
+    read = a.broker.read_last
+
+    async def of_an_empty_store(stream: str, keys: Sequence[str]) -> list[Message]:
+        a.broker._server.stop()
+        a.broker._server.start()
+        return [message for message in await read(stream, keys) if not message.subject.endswith(".b")]
+
+    monkeypatch.setattr(a.broker, "read_last", of_an_empty_store)
+    await a.presence._living.read()
+    await a.presence._read_rosters([ROOM])
+
+    assert sorted(a.told) == [("bob", True), ("witness", True)]
+    assert await a.presence.members(ROOM) == {"bob": "Bob", "witness": "Witness"}
+
+
+async def test_its_own_users_are_not_seen_to_leave_when_the_broker_has_lost_who_they_are(
+    edge: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await edge("a")
+    await a.join("witness")
+    await a.hears(("witness", True))
+    monkeypatch.setattr(lately_module, "LATELY_S", 0.0)  # long ago
+    a.broker._server.recreate(subjects.bucket_stream(subjects.PRESENCE))  # and nobody is told
+    await a.presence._read_rosters([ROOM])
+
+    await eventually(lambda: a.has_on_roster("witness"), deadline_s=3)
+    assert a.told == [("witness", True)]
+
+
 async def test_a_change_that_was_missed_is_seen_when_the_keys_are_read_again(edge: Maker) -> None:
     a, b = await edge("a"), await edge("b")
     await a.join("witness")
