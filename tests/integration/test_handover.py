@@ -174,7 +174,7 @@ async def test_descriptors_are_given_back(edges: Edges) -> None:
         await come_and_go()
     await until(lambda: chat.gauge("pool_connections") == notifications.gauge("pool_connections") == 0)
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
-    assert chat.count("connections_begun", way="direct") + notifications.count("connections_begun", way="direct") == 42
+    assert chat.gauge("sessions", transport="websocket") == notifications.gauge("sessions", transport="sse") == 0
 
 
 @pytest.mark.parametrize("leave", ["close", "shutdown", "reset"])
