@@ -16,7 +16,11 @@ LONGEST_READ_S = 15.0
 
 
 class Lately:
-    """Which keys' changes were heard, and when. A key is the tokens of its name."""
+    """Which keys' changes were heard, and when. A key is the tokens of its name.
+
+    Attributes:
+        breaks: how often the link has broken.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
