@@ -154,6 +154,7 @@ async def test_after_the_stream_was_made_anew_what_comes_is_heard_and_what_was_m
     await revoke(broker, "heard")
 
     await until(lambda: revoked(revocations, holder("heard")) and revoked(revocations, holder("missed")))
+    assert revoked(revocations, holder("s0"))  # what was revoked in its earlier life stays so
 
 
 async def test_what_is_no_revocation_is_counted_and_harms_nobody(

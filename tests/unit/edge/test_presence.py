@@ -389,6 +389,7 @@ async def test_who_leaves_while_an_earlier_leave_cannot_be_written_is_told_too(
     a.pass_time(2.0)
 
     await eventually(lambda: sorted(b.left()) == ["ann", "bob"], deadline_s=3)
+    assert await b.presence.members(ROOM) == {"witness": "Witness"}
 
 
 async def test_who_is_there_can_be_asked_where_nobody_is(edge: Maker) -> None:
