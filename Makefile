@@ -52,7 +52,7 @@ conformance: $(STATE)/dev ## The Autobahn suite against our WebSocket (AUTOBAHN=
 	@if [ -n "$(AUTOBAHN)" ]; then $(BIN)/python -m tests.conformance "$(AUTOBAHN)" $(or $(CASES),quick); \
 	else $(BIN)/python -m pytest -q tests/conformance; fi
 
-cluster: $(STATE)/dev ## The broker's contract and the services on three NATS nodes, any of which is killed or frozen (about 2 minutes)
+cluster: $(STATE)/dev ## The broker's contract and the services on three NATS nodes, any of which is killed or frozen (about 3 minutes)
 	$(BIN)/python -m pytest -q --timeout 180 tests/cluster
 
 faults: $(STATE)/dev ## Everything that can go wrong, under load, every message counted; half an hour (ONLY=name, FAULTS_SOAK_S, FAULTS_SEED)

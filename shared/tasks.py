@@ -21,16 +21,19 @@ class TaskKeeper:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
         self._log = get_logger()
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def spawn(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Start `coro` as a task that this keeper owns."""
+        """Start `coro` as a task that this keeper owns; once it is closed, one that is cancelled before it begins."""
         task = asyncio.get_running_loop().create_task(coro, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        if self._closed:  # what is still heard of the broker at a stop must not begin anything
+            task.cancel()
         return task
 
     def keep(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[Any]:
@@ -43,6 +46,7 @@ class TaskKeeper:
 
     async def close(self) -> None:
         """Cancel every task and wait for them to end."""
+        self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

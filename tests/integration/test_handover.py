@@ -193,6 +193,8 @@ async def test_a_client_that_goes_without_a_word_is_noticed(edges: Edges, leave:
     else:
         writer.close()
     await until(lambda: edge.gauge("sessions", transport="websocket") == 0)
+
+    assert edge.gauge("pool_connections") == 0
     writer.close()
 
 
@@ -223,6 +225,8 @@ async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(edges: Ed
 
         await until(lambda: edge.gauge("sessions", transport="websocket") == 1)
         await _promptly(other.say("still here"))
+
+        assert edge.count("clients_too_slow", transport="websocket") == 1
     writer.close()
 
 
@@ -243,6 +247,7 @@ async def test_a_talker_does_not_starve_the_others(edges: Edges) -> None:
         talking = asyncio.ensure_future(talk())
         for number in range(20):
             await _promptly(other.say(f"heard {number}"))
+        assert not talking.done()
         talking.cancel()
         await asyncio.gather(talking, return_exceptions=True)
     writer.close()

@@ -193,6 +193,7 @@ async def test_each_service_may_do_its_work(connect: Connect, service: str) -> N
     await WORK[service](broker)
 
     await broker.check()  # it fails for good once the server has refused anything
+    assert broker.usable()
 
 
 @pytest.mark.parametrize("user", [*SERVICES, "producer"])
@@ -209,7 +210,7 @@ async def test_each_service_may_do_its_work(connect: Connect, service: str) -> N
     ],
 )
 async def test_nobody_may_forge_what_was_stored_or_touch_streams(connect: Connect, user: str, subject: str) -> None:
-    await refused_publish(await connect(user), subject)
+    await assert_publish_refused(await connect(user), subject)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ async def test_nobody_may_forge_what_was_stored_or_touch_streams(connect: Connec
     ],
 )
 async def test_a_user_may_not_publish_what_is_anothers(connect: Connect, user: str, subject: str) -> None:
-    await refused_publish(await connect(user), subject)
+    await assert_publish_refused(await connect(user), subject)
 
 
 @pytest.mark.parametrize("user", [*SERVICES, "producer"])
@@ -304,7 +305,7 @@ def test_rights_name_only_streams_and_buckets_that_exist() -> None:
 # -- helpers ----------------------------------------------------------------------------------------------------------
 
 
-async def refused_publish(broker: JetStreamBroker, subject: str) -> None:
+async def assert_publish_refused(broker: JetStreamBroker, subject: str) -> None:
     """Publish, and require that the server refused it."""
     await broker.publish(subject, b"{}")
     with suppress(Unavailable):

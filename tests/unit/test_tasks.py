@@ -73,3 +73,17 @@ async def test_a_task_of_its_own_that_fails_is_logged_and_not_begun_again() -> N
         await asyncio.sleep(0)
 
     assert ([each["task"] for each in logs], begun, len(keeper)) == (["once"], 1, 0)
+
+
+async def test_nothing_begins_once_its_owner_has_ended() -> None:
+    keeper, begun = TaskKeeper(), False
+
+    async def run() -> None:
+        nonlocal begun
+        begun = True
+
+    await keeper.close()
+    late = keeper.spawn(run(), "late")
+    await asyncio.wait({late})
+
+    assert (late.cancelled(), begun, len(keeper)) == (True, False, 0)

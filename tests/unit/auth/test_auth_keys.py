@@ -131,6 +131,7 @@ async def test_run_fetches_and_fetches_again(issuer: Issuer) -> None:
         running.cancel()
 
     await keys.check()
+    assert await keys.key("k1") is not None
 
 
 def test_a_removed_key_is_no_longer_known() -> None:

@@ -136,6 +136,7 @@ async def test_one_lost_in_silence_is_found_by_reading_again(broker: LossyBroker
         await revoke(broker, "lost")
 
         await until(lambda: revoked(revocations, holder("lost")))
+        assert not revoked(revocations, holder("another"))
 
 
 async def test_after_the_stream_was_made_anew_what_comes_is_heard_and_what_was_missed_is_read(
