@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.support.edges import ROOT as CHECKOUT
 from tests.support.edges import EdgeProcess, Edges, open_edges
 from tests.support.nats_server import NatsServer
 
-WEBSOCKET, SSE = "Fanfare WebSocket", "Fanfare SSE"
+WEBSOCKET, SSE, WITHOUT_RING = "Fanfare WebSocket", "Fanfare SSE", "Fanfare without io_uring"
 ROOM = TOPIC = "bench"
 WELCOME = b'"connected"'
 SETTINGS = {"FANFARE_LIMITS": "off", "LOG_LEVEL": "warning"}
@@ -88,6 +88,22 @@ async def fanfare(directory: Path, **settings: str) -> AsyncIterator[Fanfare]:
     """Run what edges need, until the block ends; `settings` are the edges' own."""
     async with NatsServer(directory / "nats") as nats, open_edges(nats.url, directory) as edges:
         yield Fanfare(nats, edges, SETTINGS | settings)
+
+
+@dataclass(frozen=True)
+class WithoutRing:
+    """A chat edge as it runs where policy forbids io_uring, as in a container by default: it takes a peer's place."""
+
+    name: str = WITHOUT_RING
+
+    async def make(self) -> None:
+        """Nothing has to be made."""
+
+    @asynccontextmanager
+    async def run(self, directory: Path, room_of: Callable[[int], str] = lambda _number: ROOM) -> AsyncIterator[Server]:
+        """Run it, with a NATS of its own, until the block ends."""
+        async with fanfare(directory / "without-ring", EDGE_IO_URING="off") as suite:
+            yield replace(await suite.chat(room_of), name=self.name)
 
 
 def _version() -> str:

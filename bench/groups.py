@@ -29,14 +29,15 @@ from bench.peers import (
     STOCK_SSE,
     STOCK_WEBSOCKET,
     UWEBSOCKETS,
-    Peer,
+    AnyPeer,
     make_peers,
 )
 from bench.report import Check, Report, Row
 from bench.stand import Spent, Stand
 
-GROUPS = (
+GROUPS: tuple[tuple[AnyPeer, ...], ...] = (
     (FLOOR,),
+    (fanfare.WithoutRing(), FLOOR),
     (UWEBSOCKETS, NODE_WS),
     (CENTRIFUGO, CENTRIFUGE),
     (CENTRIFUGO_NATS, CENTRIFUGO_HISTORY),
@@ -75,9 +76,9 @@ class Comparison:
     name: str
     cost: str
     bounds: Bounds
-    groups: Sequence[Sequence[Peer]]
+    groups: Sequence[Sequence[AnyPeer]]
     size: Size
-    quick_groups: Sequence[Sequence[Peer]]
+    quick_groups: Sequence[Sequence[AnyPeer]]
     quick_size: Size
     size_of: Mapping[str, Size] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ class Comparison:
                 except BenchFailed as error:
                     report.void.append(f"{self.name}: {error}")
 
-    async def _run_group(self, report: Report, directory: Path, peers: Sequence[Peer], *, quick: bool) -> None:
+    async def _run_group(self, report: Report, directory: Path, peers: Sequence[AnyPeer], *, quick: bool) -> None:
         size = self.quick_size if quick else self.size_of.get(peers[0].name, self.size)
         async with _stands(directory, peers, size) as stands:
             spent = await _measure(stands, size)
@@ -110,11 +111,11 @@ class Comparison:
 
 
 @asynccontextmanager
-async def _stands(directory: Path, peers: Sequence[Peer], size: Size) -> AsyncIterator[list[Stand]]:
+async def _stands(directory: Path, peers: Sequence[AnyPeer], size: Size) -> AsyncIterator[list[Stand]]:
     """Run the servers of a group, each with its clients, all with messages of one size on the wire."""
     async with AsyncExitStack() as stack:
         suite = await stack.enter_async_context(fanfare.fanfare(directory))
-        with_sse = FLOOR in peers or STOCK_SSE in peers
+        with_sse = peers[0] in (FLOOR, STOCK_SSE)
         servers = [await suite.chat(), *([await suite.notifications()] if with_sse else [])]
         servers += [await stack.enter_async_context(peer.run(directory)) for peer in peers]
         stands = []

@@ -11,10 +11,11 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from bench.load import BenchFailed, Door, get, text_frame, upgrade
 from bench.servers import Server, poster, running
@@ -79,6 +80,23 @@ class Peer:
             pid, port = await stack.enter_async_context(running(command, cwd=SOURCES, log=place.with_suffix(".log")))
             publish = await poster(stack, port, self.post)
             yield Server(self.name, self.version(), pid, self.door(port), publish, beside)
+
+
+class AnyPeer(Protocol):
+    """What can be measured beside Fanfare."""
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+
+    async def make(self) -> None:
+        """Install or build it."""
+
+    def run(self, directory: Path) -> AbstractAsyncContextManager[Server]:
+        """Run it until the block ends."""
+
+
+PeerT = TypeVar("PeerT", bound=AnyPeer)
 
 
 def websocket_door(port: int) -> Door:
@@ -242,7 +260,7 @@ PYTHON_SOCKETIO = _venv_peer(
 CHANNELS = _venv_peer("Django Channels", "django_channels.py", websocket_door, ("channels", "daphne", "django"))
 
 
-async def make_peers(wanted: tuple[Peer, ...]) -> list[Peer]:
+async def make_peers(wanted: tuple[PeerT, ...]) -> list[PeerT]:
     """Return those that can be had here, made; say why of the others."""
     made = []
     for peer in wanted:

@@ -27,6 +27,7 @@ NAME = "broadcast"
 BOUNDS = {
     (fanfare.WEBSOCKET, FLOOR.name): (1.15, 1.9),
     (fanfare.SSE, FLOOR.name): (1.15, 1.9),
+    (fanfare.WITHOUT_RING, FLOOR.name): (1.15, 1.9),
     (fanfare.WEBSOCKET, UWEBSOCKETS.name): (1.12, 1.9),
     (fanfare.WEBSOCKET, NODE_WS.name): (0.70, 1.3),
     (fanfare.WEBSOCKET, STOCK_WEBSOCKET.name): (0.50, 0.85),

@@ -24,6 +24,7 @@ from shared.edge.sessions import SessionLimits, Sessions
 from shared.edge.timers import Wheel
 from shared.edge.topics.hub import Hub
 from shared.edge.wire.pool import Pool
+from shared.edge.wire.ring import RingRefused, SendRing
 from shared.limits import Buckets
 from shared.runtime.lag import LoopLag
 from shared.runtime.lifecycle import Lifecycle
@@ -31,6 +32,7 @@ from shared.runtime.link import MAIN, connect_broker
 from shared.runtime.settings import ServiceSettings
 from shared.runtime.status import publish_status
 from shared.tasks import TaskKeeper
+from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
 
@@ -163,8 +165,18 @@ def _start_pool(
 ) -> Pool | None:
     if settings.edge_engine != "epoll":
         return None
-    pool = Pool(metrics, heartbeat_s=heartbeat_s)
+    pool = Pool(metrics, heartbeat_s=heartbeat_s, ring=_open_ring(settings))
     stack.callback(pool.close)
     pool.start()
     tasks.keep(pool.sweep_for_ever, "pool-sweep")
     return pool
+
+
+def _open_ring(settings: ServiceSettings) -> SendRing | None:
+    if settings.edge_io_uring == "off":
+        return None
+    try:
+        return SendRing()
+    except RingRefused as refused:  # Docker's default policy does; all works without, for a little more time
+        get_logger().info("io_uring_refused", reason=str(refused))
+        return None

@@ -42,6 +42,8 @@ class ServiceSettings(BaseSettings):
         drain_s: over how long open connections are asked to leave at a stop, in seconds.
         edge_engine: `epoll` takes connections out of uvicorn after the handshake; `asgi` leaves them there: the same
             behaviour, for more memory and time.
+        edge_io_uring: `auto` sends what goes to many through io_uring where the kernel and its policy give it; `off`
+            makes a call of each write.
         instance: INSTANCE. This process's name on the bus: an id.
         max_body_bytes: HTTP request bodies above this are refused with 413.
         max_header_bytes: request line and headers above this are refused with 431.
@@ -67,6 +69,7 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["json", "pretty"] = "json"
     logs_live_level: Literal["debug", "info", "warning", "error", "off"] = "warning"
     edge_engine: Literal["epoll", "asgi"] = "epoll" if hasattr(select, "epoll") else "asgi"
+    edge_io_uring: Literal["auto", "off"] = "auto"
     instance: Id = Field(default_factory=default_instance)
     max_body_bytes: int = Field(64 * 1024, ge=1024)
     max_header_bytes: int = Field(64 * 1024, ge=1024)

@@ -18,7 +18,7 @@ from shared.edge.delivery.listener import Listener, Outlet
 from shared.edge.pauses import Pauses
 from shared.edge.topics.recall import Encode, Recall
 from shared.edge.topics.topic import Topic
-from shared.edge.wire.writer import deliver_to_each
+from shared.edge.wire.volley import deliver_to_each
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 

@@ -13,6 +13,7 @@ import socket
 from typing import Protocol
 
 from shared.clock import Clock, monotonic_s
+from shared.edge.wire.ring import SendRing
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
@@ -44,9 +45,16 @@ class Pooled(Protocol):
 
 
 class Pool:
-    """Adopts descriptors, reads them in fair turns, and closes them."""
+    """Adopts descriptors, reads them in fair turns, and closes them.
 
-    def __init__(self, metrics: Metrics, *, heartbeat_s: float, clock: Clock = monotonic_s) -> None:
+    Attributes:
+        ring: what broadcasts go through; None where each write is a call of its own.
+    """
+
+    def __init__(
+        self, metrics: Metrics, *, heartbeat_s: float, ring: SendRing | None = None, clock: Clock = monotonic_s
+    ) -> None:
+        self.ring = ring
         self._heartbeat_s, self._clock = heartbeat_s, clock
         self._epoll = select.epoll()
         # By descriptor: a list costs eight bytes a connection, a dict a hundred.
@@ -56,6 +64,7 @@ class Pool:
         self._log = get_logger()
         gauge = metrics.gauge("pool_connections", "Connections in this process's epoll set")
         gauge.set_function(self.__len__)
+        metrics.gauge("pool_ring", "1 where broadcasts go through io_uring").set(ring is not None)
         self._failed = metrics.counter("pool_failures", "Connections closed because handling them failed")
 
     def __len__(self) -> int:
@@ -66,13 +75,16 @@ class Pool:
         asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready)
 
     def close(self) -> None:
-        """Close every connection and the set."""
+        """Close every connection, the set and the ring."""
         for connection in self._connections:
             if connection is not None:
                 self.discard(connection)
         if not self._epoll.closed:
             asyncio.get_running_loop().remove_reader(self._epoll.fileno())
             self._epoll.close()
+        if self.ring is not None:
+            self.ring.close()
+            self.ring = None
 
     def adopt(self, connection: Pooled) -> None:
         """Watch `connection.fd` from now on; one more than the kernel can watch is closed, as if its peer had gone."""

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from shared.edge.delivery.event import Event, Overflow
-from shared.edge.delivery.listener import Outlet
 from shared.edge.delivery.overflow import Backlog, OverflowLimits
 from shared.edge.wire.pool import Pool, write
 
@@ -221,45 +220,3 @@ def _release(congestion: Congestion) -> None:
         if not waiter.done():
             waiter.set_result(None)
     congestion.waiters.clear()
-
-
-def deliver_to_each(outlets: Sequence[Outlet], events: Sequence[Event]) -> None:
-    """Hand `events` to each of `outlets`."""
-    while outlets:
-        outlets = _deliver_to_one_kind(outlets, events)
-
-
-def _deliver_to_one_kind(outlets: Sequence[Outlet], events: Sequence[Event]) -> Sequence[Outlet]:
-    """Hand `events` to all that are what the first of `outlets` is; return the others, whose bytes are others.
-
-    Nearly always they are pooled connections of one class whose sockets have room. Those are written to right here, the
-    events in one: a broadcast is five thousand rounds of this loop, and each without the call of `deliver` was 0.5 us
-    less of 13.
-    """
-    first = outlets[0]
-    if not isinstance(first, PooledWriter):
-        _deliver_one_by_one(first, events)
-        return outlets[1:]
-    kind, write, data = type(first), os.write, b"".join(map(first.encode, events))
-    size = len(data)
-    others: list[Outlet] = []
-    for outlet in outlets:
-        if type(outlet) is not kind:
-            others.append(outlet)
-            continue
-        if outlet.congestion is not None or outlet.closing:
-            _deliver_one_by_one(outlet, events)
-            continue
-        try:
-            sent = write(outlet.fd, data)
-        except OSError:
-            _deliver_one_by_one(outlet, events)  # full, or the peer is gone: the first of them finds out which
-            continue
-        if sent != size:
-            outlet.keep_rest(events, sent)
-    return others
-
-
-def _deliver_one_by_one(outlet: Outlet, events: Sequence[Event]) -> None:
-    for event in events:
-        outlet.deliver(event)

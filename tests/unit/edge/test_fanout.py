@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from shared.contracts.cursor import Position
 from shared.edge import fanout
 from shared.edge.delivery.event import Event
-from shared.edge.fanout import MAX_JOINED_BYTES, MAX_QUEUED_EVENTS, SLICE, FanOut
+from shared.edge.fanout import FEW, MAX_JOINED_BYTES, MAX_QUEUED_EVENTS, SLICE, FanOut
 from shared.edge.pauses import TURN_S
 from shared.edge.topics.topic import Topic
+from shared.edge.wire.volley import Delivery
 
 
 class Reader:
@@ -57,7 +59,12 @@ def written(monkeypatch: pytest.MonkeyPatch) -> None:
             reader.got += (each.seq for each in events)
             reader.writes.append([each.seq for each in events])
 
+    def deliver_all(deliveries: Iterable[Delivery]) -> None:
+        for outlets, events in deliveries:
+            deliver_to_each(cast("Sequence[Reader]", outlets), events)
+
     monkeypatch.setattr(fanout, "deliver_to_each", deliver_to_each)
+    monkeypatch.setattr(fanout, "deliver_all", deliver_all)
 
 
 class SlowClock:
@@ -84,19 +91,19 @@ async def until_turns_begin() -> None:
 
 
 async def test_a_small_audience_has_it_behind_all_that_what_is_read_wakes() -> None:
-    topic, readers = audience(SLICE)
+    topic, readers = audience(FEW)
     FanOut().send(topic, event(1), topic.listeners)
     await asyncio.sleep(0)
     before = [list(reader.got) for reader in readers]
     await asyncio.sleep(0)
 
-    assert before == [[]] * SLICE
+    assert before == [[]] * FEW
     assert all(reader.got == [1] for reader in readers)
 
 
 @pytest.mark.usefixtures("written")
 async def test_what_comes_together_for_a_small_audience_is_one_write_and_other_lanes_wait_for_none_of_it() -> None:
-    (topic, readers), (other, others) = audience(SLICE), audience(1)
+    (topic, readers), (other, others) = audience(FEW), audience(1)
     fan_out = FanOut()
     for seq in (1, 2, 3):
         fan_out.send(topic, event(seq), topic.listeners)
@@ -142,7 +149,7 @@ async def test_an_answer_goes_in_one_write_with_what_waits_and_to_nobody_else() 
     fan_out.answer(topic, readers[1], event(101))
     await until_turns_begin()
 
-    assert [reader.writes for reader in readers] == [[[1]], [[1, 100]], [[1]]]
+    assert [reader.writes for reader in readers] == [[[1]], [[1, 100], [101]], [[1]]]
     assert readers[1].got == [1, 100, 101]
 
 
@@ -197,6 +204,34 @@ async def test_a_turn_is_as_many_slices_as_there_is_time_for() -> None:
     await until_turns_begin()
 
     assert all(reader.got == [1] for reader in readers)
+
+
+async def test_many_small_audiences_are_no_more_than_a_slice_in_one_go() -> None:
+    rooms = [audience(FEW) for _ in range(3 * SLICE // FEW)]
+    fan_out, readers = FanOut(SlowClock()), [reader for _, readers in rooms for reader in readers]
+    for topic, _ in rooms:
+        fan_out.send(topic, event(1), topic.listeners)
+    await until_turns_begin()
+    in_the_first_turn = sum(len(reader.got) for reader in readers)
+    await until_idle(readers, 1)
+
+    assert in_the_first_turn == SLICE
+    assert all(reader.got == [1] for reader in readers)
+
+
+async def test_a_large_audience_and_small_ones_that_go_on_and_on_get_a_turn_each() -> None:
+    (topic, readers), (room, members) = audience(4 * SLICE), audience(1)
+    fan_out, said = FanOut(SlowClock()), 0
+    fan_out.send(topic, event(1), topic.listeners)
+    async with asyncio.timeout(5):
+        while any(reader.got != [1] for reader in readers):
+            said += 1
+            fan_out.send(room, event(said, subject=f"room.{said}"), room.listeners)
+            await asyncio.sleep(0)
+    await until_idle(members, said)
+
+    assert said <= 12
+    assert members[0].got == list(range(1, said + 1))
 
 
 async def test_large_audiences_share_a_turn_and_none_waits_for_the_end_of_another() -> None:

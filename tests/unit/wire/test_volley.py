@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from itertools import permutations
@@ -10,11 +11,14 @@ import pytest
 
 from shared.edge.delivery.event import Event, Overflow
 from shared.edge.delivery.overflow import OverflowLimits
+from shared.edge.wire import volley
 from shared.edge.wire.pool import Pool, write
+from shared.edge.wire.ring import MAX_BYTES
 from shared.edge.wire.sse import LAST_CHUNK, PooledNamedStream, PooledStream
-from shared.edge.wire.writer import PORTION_BYTES, deliver_to_each
+from shared.edge.wire.volley import deliver_all, deliver_to_each
+from shared.edge.wire.writer import PORTION_BYTES
 from shared.telemetry.metrics import Metrics
-from tests.support.pooled import read_all
+from tests.support.pooled import open_ring, read_all
 from tests.support.waiting import eventually
 
 NEWS = Event("news", b'{"n":1}')
@@ -61,9 +65,14 @@ class Plain:
         self.got.append(event)
 
 
-@pytest.fixture
-async def enter() -> AsyncIterator[Callable[..., Client]]:
-    pool, clients = Pool(Metrics(), heartbeat_s=3600), []
+@pytest.fixture(params=["ring", "writes"])
+async def enter(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., Client]]:
+    """Let clients into a pool with a ring, which takes even a single write, and into one without."""
+    monkeypatch.setattr(volley, "WORTH_A_RING", 1)
+    ring = open_ring() if request.param == "ring" else None
+    pool, clients = Pool(Metrics(), heartbeat_s=3600, ring=ring), []
     pool.start()
 
     def enter(kind: type[PooledStream] = PooledStream, socket_type: int = socket.SOCK_STREAM) -> Client:
@@ -105,6 +114,55 @@ async def test_one_that_becomes_full_by_it_gets_the_rest_later(enter: Callable[.
         sent += 1
 
     assert client.read_all() == sent * LARGE.sse_chunk
+
+
+async def test_who_is_full_already_has_it_once_whoever_becomes_full_by_it(enter: Callable[..., Client]) -> None:
+    full, filling, free = enter(), enter(), enter()
+    full.fill()
+    waiting = full.edge.congestion
+    while write(filling.edge.fd, b"x" * 4096):
+        pass
+    deliver_to_each([full.edge, filling.edge, free.edge], [NEWS])
+
+    assert full.edge.congestion is waiting
+    assert [client.read_all().count(b'"n":1') for client in (full, filling, free)] == [1, 1, 1]
+
+
+async def test_many_deliveries_reach_each_in_their_order(enter: Callable[..., Client]) -> None:
+    """As rooms do that share members: nobody is written to twice in one system call."""
+    both, other, named = enter(), enter(), enter(PooledNamedStream)
+    full = enter()
+    full.fill()
+    for _ in range(20):
+        everybody = [both.edge, other.edge, named.edge, full.edge]
+        deliver_all(
+            [([both.edge], BURST[:1]), (everybody, BURST[1:2]), ([other.edge], BURST[2:3]), (everybody, BURST[3:])]
+        )
+
+    def numbers(client: Client) -> list[int]:
+        return [int(n) for n in re.findall(rb'"n":(\d)', client.read_all())]
+
+    assert numbers(both) == 20 * [0, 1, 3, 4]
+    assert numbers(other) == 20 * [1, 2, 3, 4]
+    assert numbers(named) == numbers(full) == 20 * [1, 3, 4]
+
+
+async def test_two_deliveries_to_one_whose_room_ends_amid_the_first_are_not_torn(enter: Callable[..., Client]) -> None:
+    client, others = enter(), [enter() for _ in range(4)]
+    edges = [client.edge, *(other.edge for other in others)]
+    for _ in range(8):
+        deliver_all([(edges, [LARGE]), (edges, [NEWS])])
+
+    assert client.edge.congestion is not None
+    assert {each.read_all() for each in (client, *others)} == {8 * (LARGE.sse_chunk + NEWS.sse_chunk)}
+
+
+async def test_what_is_too_large_for_the_ring_is_written_all_the_same(enter: Callable[..., Client]) -> None:
+    clients = [enter() for _ in range(3)]
+    huge = Event("huge", b'{"x":"%b"}' % (b"x" * MAX_BYTES))
+    deliver_all([([client.edge for client in clients], [huge]), ([client.edge for client in clients], [NEWS])])
+
+    assert {client.read_all() for client in clients} == {huge.sse_chunk + NEWS.sse_chunk}
 
 
 async def test_what_belongs_together_is_one_write_to_each_whatever_its_bytes(enter: Callable[..., Client]) -> None:
