@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.listener import Outlet
@@ -53,13 +53,14 @@ class _Volley:
             self._aimed_at.update(self._shots[-1].outlets)
             if not self._aimed_at.isdisjoint(outlets):
                 self.fire()
-        free = [outlet for outlet in outlets if outlet.congestion is None and not outlet.closing]
-        if len(free) < len(outlets):
+        free, fds = outlets, [outlet.fd for outlet in outlets if outlet.congestion is None and not outlet.closing]
+        if len(fds) < len(outlets):
+            free = [outlet for outlet in outlets if outlet.congestion is None and not outlet.closing]
             for outlet in outlets:
                 if outlet.congestion is not None or outlet.closing:
                     _deliver_one_by_one(outlet, events)
         if free:
-            self._shots.append(_Shot(free, b"".join(map(free[0].encode, events)), events))
+            self._shots.append(_Shot(free, fds, b"".join(map(free[0].encode, events)), events))
 
     def fire(self) -> None:
         """Write all that waits."""
@@ -68,19 +69,20 @@ class _Volley:
         if not shots:
             return
         ring = shots[0].outlets[0].pool.ring
-        few = sum(len(shot.outlets) for shot in shots) < WORTH_A_RING
+        few = sum(len(shot.fds) for shot in shots) < WORTH_A_RING
         if ring is None or few or max(len(shot.data) for shot in shots) > MAX_BYTES:
             for shot in shots:
                 shot.write_to_each()
             return
-        for place, sent in ring.send([([outlet.fd for outlet in shot.outlets], shot.data) for shot in shots]):
+        for place, sent in ring.send([(shot.fds, shot.data) for shot in shots]):
             _keep_rest(shots, place, sent)
 
 
 class _Shot(NamedTuple):
-    """`events` for `outlets`, and the bytes of them all."""
+    """`events` for `outlets`: their descriptors, and the bytes."""
 
     outlets: Sequence[PooledWriter]
+    fds: Sequence[int]
     data: bytes
     events: Sequence[Event]
 
@@ -113,9 +115,11 @@ def _aim_at_one_kind(volley: _Volley, outlets: Sequence[Outlet], events: Sequenc
         _deliver_one_by_one(first, events)
         return outlets[1:]
     kind = type(first)
-    alike = [outlet for outlet in outlets if type(outlet) is kind]
-    volley.aim(alike, events)
-    return [outlet for outlet in outlets if type(outlet) is not kind] if len(alike) < len(outlets) else ()
+    if set(map(type, outlets)) == {kind}:
+        volley.aim(cast("Sequence[PooledWriter]", outlets), events)
+        return ()
+    volley.aim([outlet for outlet in outlets if type(outlet) is kind], events)
+    return [outlet for outlet in outlets if type(outlet) is not kind]
 
 
 def _keep_rest(shots: Sequence[_Shot], place: int, sent: int) -> None:
