@@ -18,11 +18,11 @@ from shared.edge.pauses import Turn
 from shared.edge.wire.volley import Delivery, deliver_all, deliver_to_each
 
 SLICE = 256
-"""Listeners that are written to in one go: 2 ms; fewer cost more each (ADR 0024)."""
+"""Listeners that are written to in one go: about 2 ms; fewer cost more each (ADR 0024)."""
+SLICE_BYTES = 4 * 1024 * 1024
+"""What they are written together: a slice of large events has fewer listeners, and a write joins no more than this."""
 FEW = 64
-"""Listeners of an event that may go out in one go with those of other topics."""
-MAX_JOINED_BYTES = 32 * 1024
-"""Of the events that one write joins."""
+"""Listeners of an event that may go out in one go with those of other topics; and of the smallest slice."""
 MAX_QUEUED_EVENTS = 1_000
 
 
@@ -33,11 +33,13 @@ class _Round:
     lacks all the events that are on their way, and only those, in the order in which they came.
     """
 
-    __slots__ = ("_bytes", "_events", "_outlets", "_slices", "_taken", "left")
+    __slots__ = ("_bytes", "_events", "_outlets", "_slice", "_slices", "_taken", "left")
 
-    def __init__(self, outlets: list[Outlet]) -> None:
+    def __init__(self, outlets: list[Outlet], event_bytes: int) -> None:
+        """Begin a round for events like the first, of so many bytes."""
         self._outlets, self.left = outlets, set[Outlet]()
-        self._slices = max(1, -(-len(outlets) // SLICE))
+        self._slice = min(SLICE, max(FEW, SLICE_BYTES // (event_bytes + 1)))
+        self._slices = max(1, -(-len(outlets) // self._slice))
         self._taken = self._bytes = 0
         self._events: deque[tuple[Event, int]] = deque()
 
@@ -46,7 +48,8 @@ class _Round:
 
     def takes_along(self, event: Event, outlets: list[Outlet]) -> bool:
         """Whether an event for `outlets` may join: they are all of this round, and its writes do not get too large."""
-        return self._bytes + len(event.body) <= MAX_JOINED_BYTES and not self.left and outlets == self._outlets
+        fits = (self._bytes + len(event.body)) * self._slice <= SLICE_BYTES
+        return fits and not self.left and outlets == self._outlets
 
     def add(self, event: Event) -> None:
         """Take an event along, once round."""
@@ -55,8 +58,8 @@ class _Round:
 
     def reach_more(self) -> int:
         """Hand the next slice what it lacks; return how many events are through with that."""
-        begin = self._taken % self._slices * SLICE
-        outlets = self._outlets[begin : begin + SLICE]
+        begin = self._taken % self._slices * self._slice
+        outlets = self._outlets[begin : begin + self._slice]
         if self.left:
             outlets = [outlet for outlet in outlets if outlet not in self.left]
         deliver_to_each(outlets, [event for event, _ in self._events])
@@ -80,7 +83,7 @@ class _Lane:
     def add(self, event: Event, outlets: list[Outlet]) -> None:
         """Have an event reach `outlets`, behind all that was added before."""
         if not self._rounds or not self._rounds[-1].takes_along(event, outlets):
-            self._rounds.append(_Round(outlets))
+            self._rounds.append(_Round(outlets, len(event.body)))
         self._rounds[-1].add(event)
         self.events += 1
 
@@ -226,7 +229,7 @@ class FanOut:
         """Write what came alone, as much in one go as a slice has writes."""
         while self._alone and turn.has_time():
             together: list[_Alone] = []
-            while self._alone and sum(len(alone.audience) for alone in together) < SLICE:
+            while self._alone and not _fill_a_slice(together):
                 together += self._alone.pop(next(iter(self._alone)))
             _deliver_alone(together)
 
@@ -241,6 +244,11 @@ class FanOut:
             del self._busy[lane]
             if busy.events:
                 self._busy[lane] = busy  # behind the others
+
+
+def _fill_a_slice(alone: Collection[_Alone]) -> bool:
+    writes = sum(len(each.audience) for each in alone)
+    return writes >= SLICE or sum(len(each.audience) * len(each.event.body) for each in alone) >= SLICE_BYTES
 
 
 def _deliver_alone(alone: Iterable[_Alone]) -> None:

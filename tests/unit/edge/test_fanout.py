@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.contracts.cursor import Position
 from shared.edge import fanout
 from shared.edge.delivery.event import Event
-from shared.edge.fanout import FEW, MAX_JOINED_BYTES, MAX_QUEUED_EVENTS, SLICE, FanOut
+from shared.edge.fanout import FEW, MAX_QUEUED_EVENTS, SLICE, SLICE_BYTES, FanOut
 from shared.edge.pauses import TURN_S
 from shared.edge.topics.topic import Topic
 from shared.edge.wire.volley import Delivery
@@ -219,6 +219,22 @@ async def test_many_small_audiences_are_no_more_than_a_slice_in_one_go() -> None
     assert all(reader.got == [1] for reader in readers)
 
 
+@pytest.mark.parametrize("size", [SLICE_BYTES // 100, SLICE_BYTES // FEW, SLICE_BYTES])
+async def test_of_large_events_fewer_are_written_in_one_go(size: int) -> None:
+    topic, readers = audience(SLICE)
+    rooms = [audience(FEW // 2) for _ in range(SLICE // FEW * 2)]
+    members = [reader for _, readers in rooms for reader in readers]
+    of_one, of_rooms = FanOut(SlowClock()), FanOut(SlowClock())
+    of_one.send(topic, event(1, size), topic.listeners)
+    for room, _ in rooms:
+        of_rooms.send(room, event(1, size), room.listeners)
+    await until_turns_begin()
+    written = [sum(len(reader.got) for reader in reached) * size for reached in (readers, members)]
+    await until_idle([*readers, *members], 1)
+
+    assert all(0 < each <= max(SLICE_BYTES + FEW * size // 2, FEW * size) for each in written)
+
+
 async def test_a_large_audience_and_small_ones_that_go_on_and_on_get_a_turn_each() -> None:
     (topic, readers), (room, members) = audience(4 * SLICE), audience(1)
     fan_out, said = FanOut(SlowClock()), 0
@@ -301,8 +317,8 @@ async def test_what_comes_while_an_event_is_on_its_way_goes_along_and_round_to_t
 @pytest.mark.usefixtures("written")
 async def test_no_write_joins_more_than_its_bound_and_what_is_larger_goes_alone() -> None:
     topic, readers = audience(SLICE + 1)
-    fan_out, half = FanOut(SlowClock()), MAX_JOINED_BYTES // 2
-    for seq, size in enumerate((half, half, 1, MAX_JOINED_BYTES + 1, 1), 1):
+    fan_out, half = FanOut(SlowClock()), SLICE_BYTES // SLICE // 2
+    for seq, size in enumerate((half, half, 1, SLICE_BYTES // FEW + 1, 1), 1):
         fan_out.send(topic, event(seq, size), topic.listeners)
     await until_idle(readers, 5)
 
@@ -312,7 +328,7 @@ async def test_no_write_joins_more_than_its_bound_and_what_is_larger_goes_alone(
 @pytest.mark.usefixtures("written")
 async def test_where_one_is_through_there_is_room_for_the_next() -> None:
     topic, readers = audience(2 * SLICE)
-    fan_out, half = FanOut(SlowClock()), MAX_JOINED_BYTES // 2
+    fan_out, half = FanOut(SlowClock()), SLICE_BYTES // SLICE // 2
     fan_out.send(topic, event(1, half), topic.listeners)
     await asyncio.sleep(0)
     for seq in (2, 3):
