@@ -91,6 +91,9 @@ class RequestLog:
 
     def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in ("GET", "POST", "PUT", "DELETE") else "other"
+        tracing.describe(
+            {"http.request.method": method, "url.path": scope["path"], "http.response.status_code": status}
+        )
         self._count(self._service, method, status).inc()
         self._seconds.observe(seconds)
         if scope["path"] not in QUIET_PATHS:
