@@ -57,7 +57,7 @@ class _Volley:
         if len(fds) < len(outlets):
             free = [outlet for outlet in outlets if outlet.congestion is None and not outlet.closing]
             for outlet in outlets:
-                if outlet.congestion is not None or outlet.closing:
+                if outlet.congestion is not None:
                     _deliver_one_by_one(outlet, events)
         if free:
             self._shots.append(_Shot(free, fds, b"".join(map(free[0].encode, events)), events))

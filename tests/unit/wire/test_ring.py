@@ -111,6 +111,14 @@ def test_who_takes_a_part_says_how_much(ring: SendRing, ends: Callable[[int], En
     assert crowd.received() == [data, data[: short.sent], data]
 
 
+def test_one_answer_has_nothing_of_the_one_before(ring: SendRing, ends: Callable[[int], Ends]) -> None:
+    crowd = ends(2 * SMALL)
+    crowd.fill(3)
+    for _ in range(2):
+        assert ring.send([(crowd.fds, b"x")]) == [(3, 0)]
+    assert ring.send([(crowd.fds[4:], b"x")]) == []
+
+
 def test_what_the_kernel_had_no_memory_for_is_not_sent_later(
     ring: SendRing, ends: Callable[[int], Ends], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,10 +131,10 @@ def test_what_the_kernel_had_no_memory_for_is_not_sent_later(
         patch.setattr(ring, "_enter", carry_out_some)
         assert ring.send([(crowd.fds, b"lost")]) == [(2, 0), (3, 0), (4, 0)]
         patch.setattr(ring, "_enter", lambda *_: -1)
-        assert ring.send([(crowd.fds, b"lost")]) == [(place, 0) for place in range(5)]
-    assert ring.send([(crowd.fds, b"sent")]) == []
+        assert ring.send([(crowd.fds[:2], b"lost")]) == [(0, 0), (1, 0)]
+    assert ring.send([(crowd.fds, b"sent now")]) == []
 
-    assert crowd.received() == [b"lostsent"] * 2 + [b"sent"] * 3
+    assert crowd.received() == [b"lostsent now"] * 2 + [b"sent now"] * 3
 
 
 def test_nobody_takes_what_is_sent_after_its_end(ring: SendRing, ends: Callable[[int], Ends]) -> None:

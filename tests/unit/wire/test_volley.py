@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import permutations
 
 import pytest
@@ -13,7 +13,7 @@ from shared.edge.delivery.event import Event, Overflow
 from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.wire import volley
 from shared.edge.wire.pool import Pool, write
-from shared.edge.wire.ring import MAX_BYTES
+from shared.edge.wire.ring import MAX_BYTES, SendRing, Short, Shot
 from shared.edge.wire.sse import LAST_CHUNK, PooledNamedStream, PooledStream
 from shared.edge.wire.volley import deliver_all, deliver_to_each
 from shared.edge.wire.writer import PORTION_BYTES
@@ -55,6 +55,21 @@ class Client:
         return read_all(self.peer, self.edge)
 
 
+class Watched(SendRing):
+    """A ring that sees that nobody is sent to twice in one call, and counts them."""
+
+    def __init__(self, ring: SendRing) -> None:
+        self.__dict__ |= ring.__dict__
+        self.calls = 0
+
+    def send(self, shots: Iterable[Shot]) -> list[Short]:
+        shots = list(shots)
+        fds = [fd for fds, _ in shots for fd in fds if fd >= 0]
+        assert len(fds) == len(set(fds))
+        self.calls += 1
+        return super().send(shots)
+
+
 class Plain:
     """An outlet that is no connection of the pool."""
 
@@ -71,7 +86,7 @@ async def enter(
 ) -> AsyncIterator[Callable[..., Client]]:
     """Let clients into a pool with a ring, which takes even a single write, and into one without."""
     monkeypatch.setattr(volley, "WORTH_A_RING", 1)
-    ring = open_ring() if request.param == "ring" else None
+    ring = Watched(open_ring()) if request.param == "ring" else None
     pool, clients = Pool(Metrics(), heartbeat_s=3600, ring=ring), []
     pool.start()
 
@@ -155,6 +170,31 @@ async def test_two_deliveries_to_one_whose_room_ends_amid_the_first_are_not_torn
 
     assert client.edge.congestion is not None
     assert {each.read_all() for each in (client, *others)} == {8 * (LARGE.sse_chunk + NEWS.sse_chunk)}
+
+
+async def test_rooms_go_out_together_and_whoever_is_in_two_of_them_begins_another_call(
+    enter: Callable[..., Client],
+) -> None:
+    clients = [enter() for _ in range(4)]
+    a, b, c, d = (client.edge for client in clients)
+    ring, calls = a.pool.ring, []
+    for rooms in ([[a], [b, c], [d]], [[a], [b], [a], [b]], [[a, b], [c, d], [a, d]]):
+        before = ring.calls if isinstance(ring, Watched) else 0
+        deliver_all([(room, [NEWS]) for room in rooms])
+        calls.append(ring.calls - before if isinstance(ring, Watched) else 0)
+
+    assert calls in ([1, 2, 2], [0, 0, 0])
+    assert [client.read_all().count(b'"n":1') for client in clients] == [5, 4, 2, 3]
+
+
+async def test_whoever_has_no_room_in_a_later_room_gets_what_was_said_there(enter: Callable[..., Client]) -> None:
+    first, second, third, full = (enter() for _ in range(4))
+    while write(full.edge.fd, b"x" * 4096):
+        pass
+    deliver_all([([first.edge], BURST[:1]), ([second.edge, third.edge, full.edge], BURST[1:])])
+
+    assert full.read_all().endswith(b"".join(each.sse_chunk for each in BURST[1:]))
+    assert first.read_all() == BURST[0].sse_chunk
 
 
 async def test_what_is_too_large_for_the_ring_is_written_all_the_same(enter: Callable[..., Client]) -> None:
