@@ -1,4 +1,4 @@
-"""Clients that watch the same symbols at the same rate, and what they are sent: one batch, made once for all of them.
+"""Clients that watch the same symbols at the same rate, and what they are sent: the same events, in one write each.
 
 A group hears of a symbol's first tick since it last sent it, and of no other until it has sent that. So the market may
 tick as it likes: a group's work follows what it delivers. One timer a group, however many its clients.
@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Iterator
-from itertools import islice
 from typing import Protocol
 
 from services.notifications.ticks import TickBook
 from shared.clock import Clock
-from shared.edge.delivery.event import Batch
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.listener import Outlet
 from shared.edge.timers import TICK_S, Timer, Wheel
+from shared.edge.wire.volley import Delivery, deliver_all
 
 SLICE = 256
 """Deliveries, or events made for them, in one go: each takes 10 to 20 us, and the loop must not stall."""
+PORTION = 64
+"""Members of a group that are looked up together."""
+LARGE_BYTES = 16 * 1024
+"""A delivery that is larger counts as several."""
 WHEEL_LATE_S = 2 * TICK_S
 """How late the wheel may be."""
 
@@ -26,8 +31,9 @@ WHEEL_LATE_S = 2 * TICK_S
 class Member(Protocol):
     """A client in a group."""
 
-    def deliver_batch(self, batch: Batch) -> None:
-        """Take events that belong in one write."""
+    @property
+    def outlet(self) -> Outlet:
+        """Where its prices go."""
 
 
 class PriceGroups:
@@ -38,7 +44,7 @@ class PriceGroups:
         self._groups: dict[tuple[frozenset[str], float], PriceGroup] = {}
         self._waiting: dict[str, dict[PriceGroup, int]] = {}
         self._due: deque[PriceGroup] = deque()
-        self._round: Iterator[None] | None = None
+        self._round: Iterator[tuple[int, Delivery]] | None = None
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -89,25 +95,35 @@ class PriceGroups:
         """Have a group's clients sent what changed, after those of the groups that were due before."""
         self._due.append(group)
         if self._round is None:
-            self._round = self._deliveries()
+            self._round = self._portions()
             self._step()
 
     def _step(self) -> None:
-        this, self._round = self._round, None
-        if this is not None and sum(1 for _ in islice(this, SLICE)) == SLICE:
-            self._round = this
+        """Write what a slice holds, together; then let the loop look around."""
+        deliveries: list[Delivery] = []
+        work = 0
+        while self._round is not None and work < SLICE:
+            portion = next(self._round, None)
+            if portion is None:
+                self._round = None
+            else:
+                work += portion[0]
+                deliveries.append(portion[1])
+        deliver_all(deliveries)
+        if self._round is not None:
             asyncio.get_running_loop().call_soon(self._step)
 
-    def _deliveries(self) -> Iterator[None]:
+    def _portions(self) -> Iterator[tuple[int, Delivery]]:
+        """Yield what the groups that are due are sent, each portion with how much work it is."""
         while self._due:
             group = self._due.popleft()
-            batch = group.take()
-            if batch is not None:
-                yield from (None for _event in batch.events)
-                for member in list(group.members):
-                    if member in group.members:
-                        member.deliver_batch(batch)
-                    yield
+            events = group.take()
+            yield len(events), ((), events)
+            each = 1 + sum(len(event.body) for event in events) // LARGE_BYTES
+            members = list(group.members) if events else []
+            for begin in range(0, len(members), PORTION):
+                there = [member.outlet for member in members[begin : begin + PORTION] if member in group.members]
+                yield each * len(there), (there, events)
             group.sent()
 
 
@@ -149,22 +165,23 @@ class PriceGroup:
         self.changed = dict.fromkeys(self.symbols, 0)
         self.schedule()
 
-    def take(self) -> Batch | None:
-        """Return the newest value of each symbol that changed; None if there is nothing that is new."""
+    def take(self) -> list[Event]:
+        """Return the newest value of each symbol that changed; none if there is nothing that is new."""
         self._sending, self.changed = self.changed, {}
+        events: list[Event] = []
         if not self.members:
-            return None
-        book, events = self._groups.book, []
+            return events
+        book = self._groups.book
         for symbol, known in self._sending.items():
             quote = book.quote(symbol)
             if quote is not None and quote.number > known:
                 events.append(book.event(quote))
             self._groups.wait_for(self, symbol, quote.number if quote is not None else 0)
         if not events:  # what ticked was not valid
-            return None
+            return events
         # From when it was due, not from when it came: the wheel's lateness does not lower the rate that was asked for.
         self._next_at_s = max(self._next_at_s, self._groups.clock() - WHEEL_LATE_S) + self.interval_s
-        return Batch(events)
+        return events
 
     def sent(self) -> None:
         """All clients have been sent it; go on if something changed meanwhile."""

@@ -19,7 +19,8 @@ from shared.clock import Clock, monotonic_s
 from shared.contracts import subjects
 from shared.contracts.events import SystemStatus
 from shared.edge.deadletters import DeadLetters
-from shared.edge.delivery.event import Batch, Event
+from shared.edge.delivery.event import Event
+from shared.edge.delivery.listener import Outlet
 from shared.edge.pauses import Pauses
 from shared.edge.timers import Wheel
 from shared.errors import FanfareError
@@ -40,8 +41,9 @@ class PriceListener(Protocol):
     def deliver(self, event: Event) -> None:
         """Take an event."""
 
-    def deliver_batch(self, batch: Batch) -> None:
-        """Take events that belong in one write."""
+    @property
+    def outlet(self) -> Outlet:
+        """Where its prices go."""
 
 
 class PriceBoard:

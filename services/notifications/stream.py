@@ -18,7 +18,7 @@ from shared.contracts.claims import Scope
 from shared.contracts.cursor import Position
 from shared.contracts.wire_errors import error_data
 from shared.edge.commands import ENDED
-from shared.edge.delivery.event import Batch, Event, make_event
+from shared.edge.delivery.event import Event, make_event
 from shared.edge.delivery.gap import Gap, GapReason
 from shared.edge.delivery.listener import Outlet
 from shared.edge.timers import Timer
@@ -140,7 +140,7 @@ class StreamSession:
 
     @property
     def outlet(self) -> Outlet:
-        """Where events go once it has joined the line, which knows then where its client stands: to the connection."""
+        """Where prices go, and events once it has joined the line, which knows then where its client stands."""
         return self._out or self
 
     def deliver(self, event: Event) -> None:
@@ -149,11 +149,6 @@ class StreamSession:
             self._cursor = event.cursor
         if self._out is not None:
             self._out.deliver(event)
-
-    def deliver_batch(self, batch: Batch) -> None:
-        """Hand over prices, in one write."""
-        if self._out is not None:
-            self._out.deliver_batch(batch)
 
     async def writable(self) -> None:
         """Return when a replay may go on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -13,7 +14,7 @@ from shared.broker.memory import MemoryBroker, MemoryServer
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.edge.deadletters import DeadLetters
-from shared.edge.delivery.event import Batch, Event
+from shared.edge.delivery.event import Event
 from shared.edge.timers import TICK_S, Wheel
 from shared.telemetry.metrics import Metrics
 
@@ -26,16 +27,20 @@ class Screen:
 
     now: Hand
     shown: list[tuple[float, Event]] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
     user_id: str = "u"
 
     def deliver(self, event: Event) -> None:
         self.shown.append((self.now(), event))
 
-    def deliver_batch(self, batch: Batch) -> None:
-        self.batches.append(batch)
-        for event in batch.events:
-            self.deliver(event)
+    @property
+    def outlet(self) -> Screen:
+        return self
+
+    @property
+    def batches(self) -> list[list[Event]]:
+        """Return the prices by the moments at which they were shown, but for the snapshots."""
+        shown = [(when, event) for when, event in self.shown if event.type == "price_update"]
+        return [[event for _, event in together] for _, together in groupby(shown, key=lambda each: each[0])]
 
     async def writable(self) -> None:
         """It always is."""

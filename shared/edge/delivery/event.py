@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -122,22 +121,6 @@ class Event:
             comma = b"" if self.body == b"{}" else b","
             self._sse = b'data: {"type":"%b"%b%b\r\n\r\n' % (self.type.encode(), comma, self.body[1:])
         return self._sse
-
-
-class Batch:
-    """Events that belong in one write, joined once for all who get the same; for those of class LATEST."""
-
-    __slots__ = ("_chunks", "events")
-
-    def __init__(self, events: Sequence[Event]) -> None:
-        self.events = events
-        self._chunks: dict[bool, bytes] = {}
-
-    def sse_chunk(self, *, named: bool) -> bytes:
-        """The events as one chunk of HTTP/1.1, for clients that have no cursor of their own to be told."""
-        if (made := self._chunks.get(named)) is None:
-            made = self._chunks[named] = chunk(b"".join(event.to_sse(named=named) for event in self.events))
-        return made
 
 
 def make_event(type_: str, data: dict[str, Any], *, overflow: Overflow = Overflow.LOSSLESS, key: str = "") -> Event:

@@ -9,7 +9,7 @@ from typing import Protocol
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from shared.contracts.close_codes import CloseCode
-from shared.edge.delivery.event import Batch, Event
+from shared.edge.delivery.event import Event
 from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.wire.outbox import Outbox
 
@@ -41,9 +41,6 @@ class StreamOut(Protocol):
     def deliver(self, event: Event) -> None:
         """Write an event, keep it or drop it by its class of back-pressure; never block, never raise."""
 
-    def deliver_batch(self, batch: Batch) -> None:
-        """Write events of class LATEST at once; where there is no room, keep the newest of each key."""
-
     async def writable(self) -> None:
         """Return when most of what was delivered has been taken."""
 
@@ -69,11 +66,6 @@ class AsgiStream:
     def deliver(self, event: Event) -> None:
         """Queue an event; a client too slow for its backlog is ended, and resumes with its cursor."""
         self._outbox.deliver(event)
-
-    def deliver_batch(self, batch: Batch) -> None:
-        """Queue each event of a batch; all that waits goes out as one chunk."""
-        for event in batch.events:
-            self._outbox.deliver(event)
 
     async def writable(self) -> None:
         """Return when most of what was delivered has been sent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from shared.edge.delivery.event import Batch, Event
+from shared.edge.delivery.event import Event
 from shared.edge.delivery.framing import chunk
 from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.wire.pool import Pool
@@ -39,14 +39,6 @@ class PooledStream(PooledWriter):
     def encode(self, event: Event) -> bytes:
         """Return the event as a chunk: the same bytes for all who want the same."""
         return event.sse_chunk
-
-    def deliver_batch(self, batch: Batch) -> None:
-        """Write a batch as one chunk; where the socket is full, keep the newest of each key."""
-        if self.congestion is None and not self.closing:
-            self.send(batch.sse_chunk(named=self.named))
-            return
-        for event in batch.events:
-            self.deliver(event)
 
     def close(self) -> None:
         """Send what waits, then end the response and the connection."""

@@ -24,7 +24,7 @@ from shared.contracts import subjects
 from shared.contracts.cursor import Position
 from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.commands import Commands
-from shared.edge.delivery.event import Batch, Event
+from shared.edge.delivery.event import Event
 from shared.edge.line.hub import LineHub
 from shared.edge.line.line import MAX_RING_MESSAGES
 from shared.edge.moving import Mover
@@ -51,10 +51,6 @@ class Out:
     def deliver(self, event: Event) -> None:
         if not self.closing:
             self.events.append(event)
-
-    def deliver_batch(self, batch: Batch) -> None:
-        for event in batch.events:
-            self.deliver(event)
 
     async def writable(self) -> None:
         """It always is."""
