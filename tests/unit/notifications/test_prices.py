@@ -136,6 +136,20 @@ async def test_of_large_deliveries_fewer_go_out_in_one_go(feed: Feed) -> None:
     assert all(len(screen.batches) == 1 for screen in crowd)
 
 
+async def test_what_is_made_for_a_delivery_counts_as_work_too(feed: Feed) -> None:
+    names = [[f"S{client}-{number}" for number in range(SLICE // 2)] for client in range(8)]
+    crowd = [feed.screen(*each)[0] for each in names]
+    for name in (name for each in names for name in each):
+        await feed.broker.publish(f"prices.{name}", to_json({"symbol": name, "price": 1, "timestamp": now_ms()}))
+    await settle()
+    feed.pass_time(2 * TICK_S)
+    served_at_once = sum(bool(screen.batches) for screen in crowd)
+    await settle()
+
+    assert served_at_once <= 2
+    assert all(len(screen.data()) == SLICE // 2 for screen in crowd)
+
+
 async def test_five_thousand_symbols_are_followed_and_snapped(feed: Feed) -> None:
     names = [f"S{number}" for number in range(5_000)]
     screen, _ = feed.screen(*names, rate_hz=1)
