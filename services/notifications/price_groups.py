@@ -92,11 +92,14 @@ class PriceGroups:
             group.renew()
 
     def send(self, group: PriceGroup) -> None:
-        """Have a group's clients sent what changed, after those of the groups that were due before."""
+        """Have a group's clients sent what changed, after those of the groups that were due before.
+
+        The loop comes round first, so that all groups of which a timer has run out together are sent to together.
+        """
         self._due.append(group)
         if self._round is None:
             self._round = self._portions()
-            self._step()
+            asyncio.get_running_loop().call_soon(self._step)
 
     def _step(self) -> None:
         """Write what a slice holds, together; then let the loop look around."""

@@ -91,12 +91,13 @@ class Feed:
         await self.broker.publish(subjects.status("price_feed", "one"), to_json(data))
         await settle()
 
-    def pass_time(self, seconds: float) -> None:
-        """Turn the clock and the wheel with it."""
+    async def pass_time(self, seconds: float) -> None:
+        """Turn the clock and the wheel with it; the loop comes round at each tick."""
         until_s = self.hand.now_s + seconds
         while self.hand.now_s < until_s:
             self.hand.now_s += TICK_S
             self.wheel.turn()
+            await asyncio.sleep(0)
 
     def screen(self, *symbols: str, rate_hz: float = 10.0) -> tuple[Screen, PriceFlow]:
         """A client that watches `symbols`."""

@@ -109,7 +109,7 @@ async def test_of_a_flood_each_is_told_a_part_and_how_much_is_missing(board: Log
     await settle()
     for number in range(MAX_PER_S + 7):
         await board.say(str(number))
-    board.pass_time(1)
+    await board.pass_time(1)
     await board.say("after")
 
     assert events(screen) == [*map(str, range(MAX_PER_S)), "after"]
@@ -126,7 +126,7 @@ async def test_who_comes_later_is_not_told_how_much_others_missed(board: Logs) -
         await board.say(str(number))
     board.logs.remove(one)
     await settle()
-    board.pass_time(1)
+    await board.pass_time(1)
     board.logs.add(later, "debug")
     await settle()
     await board.say("after")

@@ -49,9 +49,9 @@ async def test_a_part_that_fell_silent_is_not_shown_to_newcomers() -> None:
     board = Statuses()
     await board.statuses.start()
     await board.say("chat.gone")
-    board.pass_time(FORGET_AFTER_S / 2)
+    await board.pass_time(FORGET_AFTER_S / 2)
     await board.say("chat.lives")
-    board.pass_time(FORGET_AFTER_S / 2 + 1)
+    await board.pass_time(FORGET_AFTER_S / 2 + 1)
     screen = Screen(board.hand)
     board.statuses.add(screen)
 
