@@ -22,9 +22,6 @@ MAX_EVENTS = 256
 SWEEP_STEPS = 100
 CLOSE_LINGER_S = 5.0
 
-READS = select.EPOLLIN | select.EPOLLRDHUP
-WRITES = select.EPOLLOUT
-
 
 class Pooled(Protocol):
     """What the pool calls."""
@@ -56,7 +53,8 @@ class Pool:
     ) -> None:
         self.ring = ring
         self._heartbeat_s, self._clock = heartbeat_s, clock
-        self._epoll = select.epoll()
+        # Not above: systems that have no epoll import this all the same.
+        self._epoll, self._reads, self._writes = select.epoll(), select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
         # By descriptor: a list costs eight bytes a connection, a dict a hundred.
         self._connections: list[Pooled | None] = []
         self._count = 0
@@ -94,7 +92,7 @@ class Pool:
         self._connections[fd] = connection
         self._count += 1
         try:
-            self._epoll.register(fd, READS)
+            self._epoll.register(fd, self._reads)
         except OSError as error:  # fs.epoll.max_user_watches, or memory
             self._failed.inc()
             self._log.warning("cannot_watch", error=str(error))
@@ -102,7 +100,7 @@ class Pool:
 
     def watch(self, connection: Pooled, *, reads: bool, writes: bool) -> None:
         """Wait for what a connection can do something with now; a peer that hung up is always noticed."""
-        mask = (READS if reads else 0) | (WRITES if writes else 0)
+        mask = (self._reads if reads else 0) | (self._writes if writes else 0)
         if self._connections[connection.fd] is connection:
             self._epoll.modify(connection.fd, mask)
 
@@ -148,7 +146,7 @@ class Pool:
                 self.discard(connection)
 
     def _serve(self, connection: Pooled, fd: int, mask: int) -> None:
-        if mask & WRITES:
+        if mask & self._writes:
             connection.writable_again()
         if mask & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR) and connection.fd == fd:
             try:

@@ -36,7 +36,8 @@ _COMPLETION = struct.Struct("QiI")  # io_uring_cqe: user_data res flags
 
 _SEND = 26  # IORING_OP_SEND
 _SKIP_SUCCESS = 1 << 6  # IOSQE_CQE_SKIP_SUCCESS: a completion only for what was not sent whole, by MSG_WAITALL
-_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL | socket.MSG_WAITALL
+# Some systems that have no io_uring have no MSG_NOSIGNAL either, and import this all the same.
+_SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0) | socket.MSG_WAITALL
 
 
 Shot = tuple[Sequence[int], bytes]
