@@ -42,11 +42,12 @@ TIME_PLACE, PRICE_PLACE = b"1111111111111", b"2222.25"
 
 @dataclass(frozen=True)
 class Size:
-    """What comes in: every symbol ticks `tick_hz` times a second; and how many watch."""
+    """What comes in: every symbol ticks `tick_hz` times a second; and how many watch, by how many different lists."""
 
     tick_hz: int
     clients: int
     seconds: int
+    lists: int = SYMBOLS // WATCHED
 
     @property
     def ticks_per_s(self) -> int:
@@ -54,10 +55,10 @@ class Size:
         return SYMBOLS * self.tick_hz
 
     def __str__(self) -> str:
-        return f"{self.ticks_per_s:,} ticks/s, {self.clients} clients"
+        return f"{self.ticks_per_s:,} ticks/s, {self.clients:,} clients{' of one list' if self.lists == 1 else ''}"
 
 
-FULL = (Size(10, 50, 5), Size(25, 50, 5), Size(100, 50, 5), Size(100, 100, 5))
+FULL = (Size(10, 50, 5), Size(25, 50, 5), Size(100, 50, 5), Size(100, 100, 5), Size(10, 1_000, 5, lists=1))
 QUICK = (Size(10, 50, 2), Size(100, 50, 2))
 
 
@@ -113,7 +114,7 @@ def _checks(rows: dict[Size, Row], shown_after_ms: float) -> list[Check]:
 
 
 async def _run_size(edge: Server, feed: asyncio.StreamWriter, size: Size) -> Row:
-    crowd = Crowd(edge.name, replace(edge.door, request=lambda number: _request(edge, number)), PriceClient)
+    crowd = Crowd(edge.name, replace(edge.door, request=lambda number: _request(edge, number, size)), PriceClient)
     try:
         await crowd.connect(range(size.clients))
         return await _measure(edge, crowd, feed, size)
@@ -121,9 +122,9 @@ async def _run_size(edge: Server, feed: asyncio.StreamWriter, size: Size) -> Row
         crowd.close()
 
 
-def _request(edge: Server, number: int) -> bytes:
-    """Return the request of a client that watches WATCHED symbols: each its own, as far as they go."""
-    first = number * WATCHED
+def _request(edge: Server, number: int, size: Size) -> bytes:
+    """Return the request of a client that watches WATCHED symbols, which are those of others too once lists run out."""
+    first = number % size.lists * WATCHED
     watched = ",".join(f"S{symbol % SYMBOLS}" for symbol in range(first, first + WATCHED))
     return edge.door.request(number).replace(PLACE, watched.encode())
 
