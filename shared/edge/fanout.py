@@ -1,8 +1,8 @@
 """The fan-out: an event to every listener of a topic, a large audience in slices, so that nobody else waits for it.
 
-Handing over an event costs about a system call, so five thousand listeners would hold the loop for sixty milliseconds.
-What comes while an event is on its way goes along with it, and each listener gets all that it lacks in one write (ADR
-0019): of a burst, a listener costs a few system calls and not one for each message.
+Handing over an event takes eight to twelve microseconds, so five thousand listeners would hold the loop for fifty
+milliseconds. What comes while an event is on its way goes along with it, and each listener gets all that it lacks in
+one write (ADR 0019): of a burst, a listener costs a few writes and not one for each message.
 """
 
 from __future__ import annotations
@@ -229,8 +229,12 @@ class FanOut:
         """Write what came alone, as much in one go as a slice has writes."""
         while self._alone and turn.has_time():
             together: list[_Alone] = []
-            while self._alone and not _fill_a_slice(together):
-                together += self._alone.pop(next(iter(self._alone)))
+            writes = written_bytes = 0
+            while self._alone and writes < SLICE and written_bytes < SLICE_BYTES:
+                for alone in self._alone.pop(next(iter(self._alone))):
+                    together.append(alone)
+                    writes += len(alone.audience)
+                    written_bytes += len(alone.audience) * len(alone.event.body)
             _deliver_alone(together)
 
     def _serve_busy(self, turn: Turn) -> None:
@@ -244,11 +248,6 @@ class FanOut:
             del self._busy[lane]
             if busy.events:
                 self._busy[lane] = busy  # behind the others
-
-
-def _fill_a_slice(alone: Collection[_Alone]) -> bool:
-    writes = sum(len(each.audience) for each in alone)
-    return writes >= SLICE or sum(len(each.audience) * len(each.event.body) for each in alone) >= SLICE_BYTES
 
 
 def _deliver_alone(alone: Iterable[_Alone]) -> None:
