@@ -79,9 +79,10 @@ class SendRing:
     def send(self, shots: Iterable[Shot]) -> list[Short]:
         """Send each shot's bytes, at most MAX_BYTES, to all its descriptors; return who has not taken all of it.
 
-        Never blocks, never raises: one that is full, closed or gone has taken nothing. No descriptor may be in it
-        twice: it could take a part of the one and then, having got room, the other.
+        Never blocks, and raises for no socket: one that is full, closed or gone has taken nothing. No descriptor may be
+        in it twice: it could take a part of the one and then, having got room, the other.
         """
+        self._waiting = self._used_bytes = self._submitted = 0  # nothing of a call that went wrong goes out with this
         shorts: list[Short] = []
         for fds, data in shots:
             done = 0
@@ -90,7 +91,6 @@ class SendRing:
                     shorts += self._submit()
                 done += self._add(fds[done:], data)
         shorts += self._submit()
-        self._submitted = 0
         return shorts
 
     def close(self) -> None:

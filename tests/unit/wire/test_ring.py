@@ -137,6 +137,15 @@ def test_what_the_kernel_had_no_memory_for_is_not_sent_later(
     assert crowd.received() == [b"lostsent now"] * 2 + [b"sent now"] * 3
 
 
+def test_nothing_of_a_call_that_went_wrong_goes_out_later(ring: SendRing, ends: Callable[[int], Ends]) -> None:
+    crowd = ends(2)
+    with pytest.raises(ValueError, match="different structures"):
+        ring.send([(crowd.fds[:1], b"lost"), (crowd.fds[1:], b"x" * (MAX_BYTES + 1))])
+    ring.send([(crowd.fds[1:], b"sent")])
+
+    assert crowd.received() == [b"", b"sent"]
+
+
 def test_nobody_takes_what_is_sent_after_its_end(ring: SendRing, ends: Callable[[int], Ends]) -> None:
     crowd = ends(3)
     ring.close()
