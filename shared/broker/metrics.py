@@ -30,6 +30,8 @@ class BrokerMetrics:
         self._events: Counter | None = None
         if metrics is not None:
             self._events = metrics.counter("broker_events_total", "What the broker's links met.", ("link", "event"))
+            for event in BrokerEvent:
+                self._events.labels(link, event.value)  # 0 from the start: a query sees the first as an increase
 
     def count(self, event: BrokerEvent) -> None:
         """Count one event."""

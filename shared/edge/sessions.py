@@ -48,6 +48,7 @@ class Sessions:
         gauge = metrics.gauge("sessions", "Clients connected to this process", ["transport"])
         gauge.labels(transport).set_function(self.__len__)
         self._refused = metrics.counter("sessions_refused", "Clients refused by a cap", ["transport", "cap"])
+        self._refused.labels(transport, "process")  # 0 from the start: an alert sees the first as an increase
         self._transport = transport
         self.draining = False
 

@@ -31,6 +31,7 @@ from shared.edge.wire.http_protocol import HandOverHttpProtocol
 from shared.runtime.admin import ADMIN_HOST
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.settings import ServiceSettings
+from shared.telemetry.errors_logged import count_errors
 from shared.telemetry.live_logs import LiveLogs
 from shared.telemetry.logs import configure_logs
 from shared.telemetry.metrics import Metrics
@@ -55,14 +56,22 @@ RESERVED_DESCRIPTORS = 32  # for the links to NATS, the database, the keys: a fu
 class DrainingServer(uvicorn.Server):
     """uvicorn's server with a drain before its shutdown, and an end when the process has failed."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, on_listening: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, metrics: Metrics, on_listening: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._metrics = metrics
         self._lifecycle, self._on_listening = lifecycle, on_listening
         self.listening = asyncio.Event()
         self._gate: Gate | None = None
         self.port = 0
         self._stop_asked = False
         self._drain: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to stop; what is logged as an error meanwhile is counted."""
+        with count_errors(self._metrics):
+            await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take SIGTERM or SIGINT: the first drains, the second stops at once."""
@@ -145,7 +154,7 @@ def make_server(
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or None,
     )
-    return DrainingServer(config, lifecycle, on_listening)
+    return DrainingServer(config, lifecycle, metrics, on_listening)
 
 
 def _http_protocol(settings: ServiceSettings, metrics: Metrics) -> type[GuardedHttpProtocol]:

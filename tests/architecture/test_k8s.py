@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+
+from tests.support.programs import find_or_install, in_path
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "infra" / "k8s"
@@ -35,12 +35,7 @@ def below_infra(folder: Path) -> str:
 @cache
 def kubectl() -> str:
     """Return kubectl, installed first where this machine lets us."""
-    if shutil.which("kubectl") is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "kubernetes-client"], check=True)
-    path = shutil.which("kubectl")
-    assert path, "these tests render with kubectl: install it (Debian: kubernetes-client)"
-    return path
+    return find_or_install(in_path("kubectl"), "kubernetes-client")
 
 
 @cache

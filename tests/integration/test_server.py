@@ -47,6 +47,41 @@ app = build_app("test", lifespan=lifespan, routers=[], settings=settings, lifecy
 run("test", app, settings, lifecycle)
 """
 
+TASK_FAILS = """
+import asyncio, json, logging, os, signal
+from contextlib import asynccontextmanager
+from shared.runtime.app import build_app
+from shared.runtime.lifecycle import Lifecycle
+from shared.runtime.server import run
+from shared.runtime.settings import ServiceSettings
+from shared.tasks import TaskKeeper
+from shared.telemetry.logs import get_logger
+from shared.telemetry.metrics import Metrics
+
+def counted():
+    return metrics.registry.get_sample_value("fanfare_errors_logged_total")
+
+async def fail():
+    counts.append(counted())
+    get_logger().warning("not_an_error")
+    raise ZeroDivisionError("a fault")
+
+@asynccontextmanager
+async def lifespan(app):
+    tasks = TaskKeeper()
+    await asyncio.wait({tasks.spawn(fail(), "organ")})
+    await asyncio.sleep(0)
+    counts.append(counted())
+    logging.getLogger("a.library").error("failed too")
+    print(json.dumps([*counts, counted()]), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield {}
+
+counts, metrics, settings, lifecycle = [], Metrics(), ServiceSettings(port=0), Lifecycle()
+app = build_app("test", lifespan=lifespan, routers=[], settings=settings, lifecycle=lifecycle, metrics=metrics)
+run("test", app, settings, lifecycle)
+"""
+
 
 async def test_a_process_that_serves_keeps_the_collector_off_what_stays() -> None:
     status, output = await _outcome(SERVED)
@@ -55,6 +90,13 @@ async def test_a_process_that_serves_keeps_the_collector_off_what_stays() -> Non
 
     assert youngest >= 10_000
     assert oldest >= 100
+
+
+async def test_errors_in_the_log_are_counted_from_0_and_nothing_below_them() -> None:
+    status, output = await _outcome(TASK_FAILS)
+
+    assert status == 0, output
+    assert [0, 1, 2] in [json.loads(line) for line in output.splitlines()]
 
 
 async def test_a_process_that_cannot_start_says_why_in_a_line_that_can_be_searched_for() -> None:

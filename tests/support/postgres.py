@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.contracts.ids import new_id
+from tests.support.programs import find_or_install
 
 _LISTEN_TRIES = 120
 _ACCOUNT = "postgres"
@@ -65,7 +66,7 @@ class PostgresServer:
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
     """Start a server in a directory of its own, and remove both at the end."""
-    binaries = _find_binaries() or _install()
+    binaries = find_or_install(_find_binaries, "postgresql")
     directory = Path(tempfile.mkdtemp(prefix="fanfare-pg-"))
     if os.geteuid() == 0:
         account = pwd.getpwnam(_ACCOUNT)
@@ -88,12 +89,3 @@ def _find_binaries() -> Path | None:
         return versions[-1].parent
     found = shutil.which("initdb")
     return Path(found).resolve().parent if found else None
-
-
-def _install() -> Path:
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "postgresql"], check=True)
-    found = _find_binaries()
-    if found is None:
-        raise RuntimeError("these tests need PostgreSQL: install it so that initdb is in PATH (Debian: postgresql)")
-    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from shared.broker.metrics import BrokerEvent, BrokerMetrics
+from shared.edge.sessions import SessionLimits, Sessions
 from shared.telemetry.metrics import Metrics
 
 
@@ -35,3 +37,13 @@ def test_one_name_is_one_kind_of_metric():
 
     with pytest.raises(TypeError, match="things is a Tally"):
         metrics.counter("things", "Things", ["kind"])
+
+
+def test_what_alerts_ask_an_increase_of_is_0_before_the_first() -> None:
+    metrics = Metrics()
+    BrokerMetrics(metrics, "prices")
+    Sessions(SessionLimits(per_user=1, per_process=1), metrics, "sse")
+
+    asked = [("broker_events", {"link": "prices", "event": event.value}) for event in BrokerEvent]
+    asked.append(("sessions_refused", {"transport": "sse", "cap": "process"}))
+    assert [metrics.registry.get_sample_value(f"fanfare_{name}_total", labels) for name, labels in asked] == [0] * 9
