@@ -82,6 +82,14 @@ class Comparison:
     quick_size: Size
     size_of: Mapping[str, Size] = field(default_factory=dict)
 
+    def beside(self, peer: str) -> Comparison:
+        """Return this scenario with those groups only that the peer of that name is in."""
+        return replace(self, groups=_with(peer, self.groups), quick_groups=_with(peer, self.quick_groups))
+
+    def peers(self, *, quick: bool) -> list[str]:
+        """Return the names of all that Fanfare is measured beside."""
+        return [peer.name for group in (self.quick_groups if quick else self.groups) for peer in group]
+
     async def run(self, report: Report, directory: Path, *, quick: bool) -> None:
         """Measure every server beside Fanfare; a group that cannot be counted is void, and the others go on."""
         groups = self.quick_groups if quick else self.groups
@@ -108,6 +116,10 @@ class Comparison:
             for (ours, theirs), bounds in self.bounds.items()
             if ours in costs and theirs in costs
         ]
+
+
+def _with(name: str, groups: Sequence[Sequence[AnyPeer]]) -> list[Sequence[AnyPeer]]:
+    return [group for group in groups if any(peer.name == name for peer in group)]
 
 
 @asynccontextmanager

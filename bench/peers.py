@@ -23,7 +23,7 @@ from shared.runtime.embedded import EmbeddedNats
 
 HERE = Path(__file__).parent
 SOURCES, BUILT = HERE / "peers", HERE / "build"
-CENTRIFUGO_MODULE = "github.com/centrifugal/centrifugo/v5"
+CENTRIFUGO_MODULE = "github.com/centrifugal/centrifugo/v6"
 CENTRIFUGE_HELLO = b'{"id":1,"connect":{}}'
 
 
@@ -38,7 +38,7 @@ class Peer:
         door: how clients get in, given its port.
         version: what is measured.
         post: the path and the body that publish a text over the peer's own HTTP.
-        nats_option: tells it where NATS is; one that has this gets a nats-server of its own, which counts apart.
+        nats_variable: tells it where NATS is; one that has this gets a nats-server of its own, which counts apart.
         does: with a message, in a few words; what makes its cost one that Fanfare's may be compared with, or not.
     """
 
@@ -51,7 +51,7 @@ class Peer:
     door: Callable[[int], Door]
     version: Callable[[], str]
     post: Callable[[str], tuple[str, str]] = lambda text: ("/publish", text)
-    nats_option: str = ""
+    nats_variable: str = ""
     does: str = ""
 
     async def make(self) -> None:
@@ -72,12 +72,13 @@ class Peer:
     async def run(self, directory: Path) -> AsyncIterator[Server]:
         """Run it until the block ends."""
         async with AsyncExitStack() as stack:
-            place, command, beside = directory / self.name.replace(" ", "-"), self.command, {}
-            if self.nats_option:
+            place = directory / self.name.replace(" ", "-")
+            environment, beside = dict[str, str](), dict[str, int]()
+            if self.nats_variable:
                 nats = await stack.enter_async_context(EmbeddedNats(place))
-                program, *options = self.command
-                command, beside = [program, self.nats_option, nats.url, *options], {"nats-server": nats.pid}
-            pid, port = await stack.enter_async_context(running(command, cwd=SOURCES, log=place.with_suffix(".log")))
+                environment, beside = {self.nats_variable: nats.url}, {"nats-server": nats.pid}
+            log = place.with_suffix(".log")
+            pid, port = await stack.enter_async_context(running(self.command, environment, cwd=SOURCES, log=log))
             publish = await poster(stack, port, self.post)
             yield Server(self.name, self.version(), pid, self.door(port), publish, beside)
 
@@ -227,7 +228,7 @@ CENTRIFUGE = Peer(
 )
 
 
-def _centrifugo(name: str, configuration: str, does: str, nats_option: str = "") -> Peer:
+def _centrifugo(name: str, configuration: str, does: str, nats_variable: str = "") -> Peer:
     """Return Centrifugo with a configuration of `bench/peers/centrifugo`."""
     folder, program = SOURCES / "centrifugo", str(BUILT / "centrifugo")
     return Peer(
@@ -236,11 +237,11 @@ def _centrifugo(name: str, configuration: str, does: str, nats_option: str = "")
         build=[["go", "build", "-C", str(folder), "-o", program, CENTRIFUGO_MODULE]],
         product=BUILT / "centrifugo",
         source=folder / "go.mod",
-        command=[program, "--config", str(folder / configuration), "--port"],
+        command=[program, "--config", str(folder / configuration), "--http_server.port"],
         door=centrifugo_door,
         version=lambda: _go_module("centrifugo", "centrifugal/centrifugo"),
         post=lambda text: ("/api/publish", json.dumps({"channel": "bench", "data": text})),
-        nats_option=nats_option,
+        nats_variable=nats_variable,
         does=does,
     )
 
@@ -250,7 +251,7 @@ CENTRIFUGO_HISTORY = _centrifugo(
     "Centrifugo with history", "history.json", "kept in its own memory, lost with the process; one node only"
 )
 CENTRIFUGO_NATS = _centrifugo(
-    "Centrifugo over NATS", "nats.json", "through NATS to all nodes, nothing kept", nats_option="--nats_url"
+    "Centrifugo over NATS", "nats.json", "through NATS to all nodes, nothing kept", "CENTRIFUGO_BROKER_NATS_URL"
 )
 """As it runs on several nodes without Redis. Its NATS broker keeps no history (`ErrorNotAvailable` in its source)."""
 SOCKETIO = _node_peer("Socket.IO", "socket.io", "node_socketio.js", _socketio_door)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.chart import bars
@@ -72,6 +73,16 @@ class Report:
         self.rows += other.rows
         self.checks += other.checks
         self.void += other.void
+
+    def judge_by_medians(self) -> None:
+        """Make one check of all that have the same name: where a run was repeated, the median must keep the bound."""
+        values: dict[tuple[str, float], list[float]] = {}
+        for check in self.checks:
+            values.setdefault((check.what, check.bound), []).append(check.value)
+        self.checks = [
+            Check(f"{what}, median of {', '.join(f'{value:.2f}' for value in sorted(found))}", median(found), bound)
+            for (what, bound), found in values.items()
+        ]
 
     def show(self) -> None:
         """Print the tables, the checks and what is void."""

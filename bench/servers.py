@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,15 +43,26 @@ class Server:
 
 
 @asynccontextmanager
-async def running(command: list[str], *, cwd: Path, log: Path) -> AsyncIterator[tuple[int, int]]:
+async def running(
+    command: list[str], environment: Mapping[str, str], *, cwd: Path, log: Path
+) -> AsyncIterator[tuple[int, int]]:
     """Run a server whose last argument is its port, until the block ends; yields its process id and its port.
+
+    `environment` is what it is told besides what is in this process's.
 
     Raises:
         BenchFailed: it does not listen; the message has its last words.
     """
     port = free_port()
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(*command, str(port), cwd=cwd, stdout=output, stderr=output)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            str(port),
+            cwd=cwd,
+            env=os.environ | environment,  # noqa: TID251  # the child needs PATH and HOME as well
+            stdout=output,
+            stderr=output,
+        )
     try:
         if not await _listens(process, port):
             raise BenchFailed(f"{command[0]} ended at its start: {_last_words(log)}")

@@ -42,7 +42,7 @@ BOUNDS = {
 }
 
 
-run = Comparison(
+COMPARISON = Comparison(
     name=NAME,
     cost="CPU per delivery",
     bounds=BOUNDS,
@@ -53,4 +53,5 @@ run = Comparison(
     size_of={CHANNELS.name: Size(clients=1_000, turns=20)},
     quick_groups=((FLOOR, UWEBSOCKETS, NODE_WS, STOCK_WEBSOCKET, STOCK_SSE),),
     quick_size=Size(clients=1_000, turns=60),
-).run
+)
+run = COMPARISON.run

@@ -43,7 +43,7 @@ BOUNDS = {
     (fanfare.WEBSOCKET, CENTRIFUGE.name): (0.5, 1.0),
 }
 
-run = Comparison(
+COMPARISON = Comparison(
     name=NAME,
     cost="CPU per delivery of a burst",
     bounds=BOUNDS,
@@ -51,4 +51,5 @@ run = Comparison(
     size=Size(clients=5_000, turns=5, at_once=AT_ONCE),
     quick_groups=((FLOOR,),),
     quick_size=Size(clients=1_000, turns=5, at_once=AT_ONCE),
-).run
+)
+run = COMPARISON.run

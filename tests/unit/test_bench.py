@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from bench.__main__ import arguments_of
 from bench.holder import Plan
 from bench.load import MARK, BenchFailed, Client, Crowd, Door, StampedClient, content, text_frame
 from bench.million import start_holder
 from bench.report import Check, Report, Row
 from bench.resuming import ResumingClient, check_nothing_astray, come_back
+from bench.scenarios import broadcast
 from bench.scenarios.prices import PriceClient
 from bench.tables import fill, merge
 from tests.support.tokens import Mint
@@ -186,6 +188,42 @@ def test_a_broken_bound_or_a_void_scenario_makes_the_run_bad() -> None:
     assert Report("bench", checks=[Check("ratio", 1.0, 1.0)]).good
     assert not Report("bench", checks=[Check("ratio", 1.01, 1.0)]).good
     assert not Report("bench", void=["broadcast: 9 of 10 deliveries"]).good
+
+
+def test_a_run_that_is_repeated_is_judged_by_the_median_of_each_ratio() -> None:
+    report = Report("bench", checks=[Check("a / b", value, 0.5) for value in (0.9, 0.4, 0.5)])
+    report.checks.append(Check("a / c", 0.7, 0.6))
+    report.judge_by_medians()
+
+    assert [(check.value, check.bound, check.holds) for check in report.checks] == [(0.5, 0.5, True), (0.7, 0.6, False)]
+    assert str(report.checks[0]) == "holds   a / b, median of 0.40, 0.50, 0.90: 0.50 (at most 0.5)"
+    assert not report.good
+
+
+def test_beside_one_peer_only_its_groups_are_measured() -> None:
+    beside = broadcast.COMPARISON.beside("Socket.IO")
+    assert beside.peers(quick=False) == ["FastAPI on uvicorn", "Socket.IO"]
+    assert beside.peers(quick=True) == []
+    assert "Django Channels" in broadcast.COMPARISON.peers(quick=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--times", "0"], "1 or more"),
+        (["--beside", "nobody"], "nobody is not in broadcast; it has send"),
+        (["idle", "--beside", "Centrifugo"], "not for idle"),
+        (["burst", "--beside", "Django Channels"], "Django Channels is not in burst"),
+        (["--quick", "--beside", "Centrifugo"], "Centrifugo is not in broadcast"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_measured(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        arguments_of(words)
+    assert refused.value.code == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_a_document_is_filled_from_the_last_run_that_has_a_scenario() -> None:
