@@ -13,6 +13,7 @@ from services.chat.ownership import Ownership
 from services.chat.parts import ChatParts, State
 from services.chat.reading import Reading
 from services.chat.records import RoomRecord
+from services.chat.relay import Relay
 from services.chat.rooms import Rooms
 from services.chat.routes import chat_socket, messages_router, reading_router, rooms_router
 from services.chat.session import ChatSession
@@ -86,16 +87,17 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
         ),
     )
     presence = Presence(broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
+    relay = Relay(broker, hub, metrics)
     rooms = Rooms(
         broker,
-        on_private=lambda record: _evict(sessions, record),
+        on_record=lambda record: _follow_record(sessions, relay, record),
         ownership=_ownership(broker, settings),
         default_room=settings.default_room,
     )
     sessions_of = partial(_welcomed, sessions)
     reading = Reading(broker, settings.instance, admit=rooms.admit, sessions_of=sessions_of, metrics=metrics)
     typing = Typing(broker, hub, edge.wheel, metrics)
-    await edge.start(hub, presence, rooms)
+    await edge.start(hub, presence, relay, rooms)
     await reading.start()
     await typing.start()
     edge.listen(hub, subjects.canary(settings.instance))
@@ -115,6 +117,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
         messages=Messages(broker, hub, encoder, metrics),
         presence=presence,
         reading=reading,
+        relay=relay,
         rooms=rooms,
         sessions=sessions,
         throttle=throttle if settings.limited else None,
@@ -152,6 +155,14 @@ def _tell_missed(topic: Topic, gap: Gap) -> None:
     for listener in list(topic.listeners):
         if isinstance(listener, ChatSession):
             listener.missed(gap)
+
+
+def _follow_record(sessions: Sessions, relay: Relay, record: RoomRecord) -> None:
+    """A room may have changed: do what follows for who is in it here."""
+    if record.private:
+        _evict(sessions, record)
+    if record.relay:
+        relay.opened(record.room)
 
 
 def _evict(sessions: Sessions, record: RoomRecord) -> None:

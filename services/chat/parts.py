@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from services.chat.messages import Messages
 from services.chat.reading import Reading
+from services.chat.relay import Relay
 from services.chat.rooms import Rooms
 from services.chat.settings import ChatSettings
 from services.chat.throttle import MessageThrottle
@@ -42,6 +43,7 @@ class ChatParts:
     messages: Messages
     presence: Presence
     reading: Reading
+    relay: Relay
     rooms: Rooms
     sessions: Sessions
     throttle: MessageThrottle | None

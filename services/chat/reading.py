@@ -25,7 +25,7 @@ from shared.telemetry.metrics import Metrics
 COUNTED_A_CALL = 20
 """Rooms counted for the price of a call, and at once: to count 200 takes 40 ms of an edge."""
 
-Admit = Callable[[Principal, str], Awaitable[None]]
+Admit = Callable[[Principal, str], Awaitable[object]]
 """Passes if a user may be in a room; raises Forbidden."""
 
 SessionsOf = Callable[[str], Sequence[Listener]]

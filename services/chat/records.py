@@ -18,6 +18,7 @@ class RoomRecord(Payload):
     """A room, its owner, and whom it admits.
 
     Attributes:
+        relay: its members may send each other bytes of a form of their own.
         closed: its owner has deleted it. It admits nobody until nothing is left of what was said in it; an edge that
             does not know the field yet sees a private room without members.
     """
@@ -28,6 +29,7 @@ class RoomRecord(Payload):
     owner: Id
     members: Annotated[tuple[Id, ...], Field(max_length=MAX_MEMBERS)] = ()
     created_at: Milliseconds
+    relay: bool = False
     closed: bool = False
 
     def admits(self, user: str) -> bool:

@@ -36,9 +36,10 @@ CLOSED_S = 90
 the time that edges keep what was said last in a room without listeners (`hub.LINGER_S`)."""
 
 LAST_PURGES_S = 2.0
+_LISTED = {"room", "title", "private", "owner", "relay"}
 
-OnPrivate = Callable[[RoomRecord], None]
-"""Called with a private room's record whenever it may have changed: whoever it does not admit must leave."""
+OnRecord = Callable[[RoomRecord], None]
+"""Called with a room's record whenever it may have changed: whoever it does not admit must leave."""
 
 
 @dataclass(slots=True)
@@ -60,13 +61,13 @@ class Rooms:
         self,
         broker: Broker,
         *,
-        on_private: OnPrivate,
+        on_record: OnRecord,
         ownership: Ownership | None = None,
         default_room: str = "",
         clock: Clock = monotonic_s,
     ) -> None:
         self._broker, self._ownership, self._default_room = broker, ownership, default_room
-        self._on_private, self._clock = on_private, clock
+        self._on_record, self._clock = on_record, clock
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._reading: dict[str, asyncio.Task[RoomRecord | None]] = {}
         self._closing: set[str] = set()
@@ -84,8 +85,8 @@ class Rooms:
             async with asyncio.timeout(LAST_PURGES_S):
                 await asyncio.gather(*map(self._purge_again, list(self._closing)))
 
-    async def admit(self, user: Principal, room: str) -> None:
-        """Pass if `user` may be in `room`.
+    async def admit(self, user: Principal, room: str) -> RoomRecord | None:
+        """Return the record of `room`, None if nobody made it; `user` may be there.
 
         Raises:
             Forbidden: the room is private and the user no member.
@@ -94,9 +95,10 @@ class Rooms:
         record = cached.record if cached is not None else await self._fresh(require_id(room, "room"))
         if record is not None and not record.admits(user.user_id):
             raise Forbidden(f"the room {room} is private", room=room)
+        return record
 
     async def create(
-        self, user: Principal, room: str, *, title: str, private: bool, members: Sequence[str]
+        self, user: Principal, room: str, *, title: str, private: bool, members: Sequence[str], relay: bool = False
     ) -> RoomRecord:
         """Make a room, whose title is one line of what a reader may see.
 
@@ -108,7 +110,13 @@ class Rooms:
         await self._require_free(room)
         shown = " ".join(visible(title).split())[:MAX_TITLE_CHARS]
         record = RoomRecord(
-            room=room, title=shown, private=private, owner=user.user_id, members=tuple(members), created_at=now_ms()
+            room=room,
+            title=shown,
+            private=private,
+            owner=user.user_id,
+            members=tuple(members),
+            created_at=now_ms(),
+            relay=relay,
         )
         if self._ownership is not None:
             await self._ownership.note(user.user_id, room)
@@ -177,7 +185,7 @@ class Rooms:
             await pauses.when_due()  # a record names up to five hundred members
             record = None if message.gone else readable(message.data)
             if record is not None and record.admits(user.user_id):
-                found.append(record.model_dump(by_alias=True, include={"room", "title", "private", "owner"}))
+                found.append(record.model_dump(by_alias=True, include=_LISTED))
         return found, page.messages[-1].seq if page.more and page.messages else None
 
     # -- private ------------------------------------------------------------------------------------------------------
@@ -265,8 +273,8 @@ class Rooms:
         if cached is not None and cached.revision > revision:
             return
         self._keep(room, record, revision)
-        if record is not None and record.private:
-            self._on_private(record)
+        if record is not None:
+            self._on_record(record)
 
     def _keep(self, room: str, record: RoomRecord | None, revision: int) -> None:
         self._cache[room] = _Cached(record, revision, self._clock())

@@ -108,6 +108,7 @@ class NewRoom(Payload):
     room: Id
     title: Annotated[str, Field(max_length=MAX_TITLE_CHARS)] = ""
     private: bool = False
+    relay: bool = False
     members: Annotated[tuple[Id, ...], Field(max_length=MAX_MEMBERS)] = ()
 
 
@@ -220,7 +221,9 @@ def rooms_router() -> APIRouter:
     @router.post("", status_code=201)
     async def make_room(new: NewRoom, parts: Parts, user: User) -> dict[str, Any]:
         """Make a room; a private one admits its owner and members only."""
-        record = await parts.rooms.create(user, new.room, title=new.title, private=new.private, members=new.members)
+        record = await parts.rooms.create(
+            user, new.room, title=new.title, private=new.private, members=new.members, relay=new.relay
+        )
         return record.to_data()
 
     @router.delete("/{room}", status_code=204)

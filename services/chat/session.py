@@ -16,6 +16,7 @@ from shared.contracts import frames, subjects
 from shared.contracts.claims import Scope
 from shared.contracts.close_codes import CloseCode
 from shared.contracts.cursor import Position
+from shared.contracts.relay import Relay
 from shared.contracts.wire_errors import close_code, error_data, refusal_code
 from shared.edge.delivery.event import Event, make_event
 from shared.edge.delivery.gap import Gap
@@ -24,16 +25,24 @@ from shared.edge.timers import Timer
 from shared.edge.wire.connection import Connection
 from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 
-LIMITED_APART = (frames.SendMessage, frames.TypingStatus)
+LIMITED_APART = (frames.SendMessage, frames.TypingStatus, Relay)
 """Frames with limits of their own. The first `auth` has one, too: there is no second if it fails."""
 
 
 class _Entered(NamedTuple):
-    """A room that a client is about to listen to: from where on, what it is told of it, and who it is told is there."""
+    """A room that a client is about to listen to.
+
+    Attributes:
+        start: from where on.
+        data: what the client is told of the room.
+        online: who it is told is there.
+        relays: whether it hears what others relay, too.
+    """
 
     start: Position
     data: dict[str, Any]
     online: Online
+    relays: bool
 
 
 class ChatSession:
@@ -88,7 +97,10 @@ class ChatSession:
             frame, given_id = self._protocol.receive(raw)
             if self._protocol.authenticated and not isinstance(frame, LIMITED_APART):
                 self._allowed().require_command()
-            await self._perform(frame, given_id)
+            if isinstance(frame, Relay):
+                await self._relay(frame.room or self._protocol.room, frame.payload)
+            else:
+                await self._perform(frame, given_id)
         except RateLimited as error:
             self._refuse_frame(error, given_id)
         except FanfareError as error:
@@ -156,7 +168,7 @@ class ChatSession:
 
     # -- what frames ask for ------------------------------------------------------------------------------------------
 
-    async def _perform(self, frame: frames.ClientFrame, given_id: str | None) -> None:
+    async def _perform(self, frame: frames.JsonFrame, given_id: str | None) -> None:
         match frame:
             case frames.SendMessage(content=content, room=room, client_id=client_id):
                 await self._store(room or self._protocol.room, content, client_id, given_id)
@@ -200,6 +212,15 @@ class ChatSession:
             bucket = self._allowed().typing
             await self._parts.typing.show(self.principal, room, is_typing=is_typing, bucket=bucket)
 
+    async def _relay(self, room: str, payload: bytes) -> None:
+        if room not in self.rooms:
+            raise Forbidden(f"this connection is not in the room {room}", room=room)
+        record = await self._parts.rooms.admit(self.principal, room)
+        if record is None or not record.relay:
+            raise BadInput(f"the room {room} relays nothing; a room is made to relay")
+        self._allowed().require_relay()
+        await self._parts.relay.send(self.principal, room, payload, self._connection)
+
     async def _follow(self, room: str, cursor: str | None, given_id: str | None) -> None:
         again = room in self.rooms
         if not again and len(self.rooms) >= self._parts.settings.max_rooms_per_socket:
@@ -239,11 +260,14 @@ class ChatSession:
         The room is noted as soon as it admits, so that an eviction finds this session while it is still entering.
         """
         start = Position.parse(cursor) if cursor else None
-        await self._parts.rooms.admit(self.principal, room)
+        record = await self._parts.rooms.admit(self.principal, room)
+        relays = record is not None and record.relay
         again = room in self.rooms
         if not again:
             self.rooms = (*self.rooms, room) if self.rooms else _alone(room)
         try:
+            if relays:
+                await self._parts.relay.follow(room)
             if not again:
                 await self._parts.presence.join(room, self.user_id, self.principal.username)
             here = await self._parts.hub.position(subjects.CHAT, subjects.chat_message(room))
@@ -255,7 +279,7 @@ class ChatSession:
             raise Forbidden(f"the room {room} is private", room=room)
         members = self._parts.presence.listed(room, self.user_id)
         data = {"room": room, "cursor": str(start or here), "members": members}
-        return _Entered(start or here, data, self._parts.presence.online(room))
+        return _Entered(start or here, data, self._parts.presence.online(room), relays)
 
     async def _attach(self, room: str, entered: _Entered) -> None:
         """Listen; and be told who came and went since the client was told who is here: only listeners hear of that."""
@@ -265,6 +289,8 @@ class ChatSession:
         if room not in self.rooms or self._connection.closing:
             self._parts.hub.detach(subject, self)
             return
+        if entered.relays:
+            await self._parts.relay.follow(room)  # again: a replay may take longer than an empty room is followed
         if gap is not None:
             self.missed(gap)
         for user, name, online in self._parts.presence.changes(room, entered.online):

@@ -25,6 +25,14 @@ _IDS = {"type": "array", "items": {"type": "string", "pattern": ID_PATTERN}}
 _CURSOR = {"type": "string", "maxLength": MAX_CURSOR_CHARS}
 _CURSORS = {"type": "array", "items": _CURSOR}
 
+RELAYS: Final = {
+    "relay": "Bytes for all others in a relay room. Byte 1, length of the room (a byte; 0 for the connection's first "
+    "room), room, payload.",
+    "relayed": "What another said there. Byte 1, length of the room (a byte), room, length of the user (a byte), user, "
+    "payload.",
+}
+"""Binary messages, from a client and to clients (`relay.py`)."""
+
 SECURITY: Final[dict[str, dict[str, str]]] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "cookie": {"type": "httpApiKey", "in": "cookie", "name": COOKIE},
@@ -56,9 +64,10 @@ def channels() -> dict[str, dict[str, Any]]:
         "chat": {
             "address": CHAT_PATH,
             "servers": [{"$ref": "#/servers/chat"}],
-            "description": "Text frames, or binary ones with the same JSON. Rooms and cursors are paired in order; who "
-            "came without a credential sends `auth` first. A frame's `id` is repeated by its answer.",
-            "messages": sent | told,
+            "description": "Text frames, or binary ones with the same JSON; a binary one that begins with byte 1 is for "
+            "the relay. Rooms and cursors are paired in order; who came without a credential sends `auth` first. A "
+            "frame's `id` is repeated by its answer.",
+            "messages": sent | told | {name: _binary(name, summary) for name, summary in RELAYS.items()},
             "bindings": {
                 "ws": {"method": "GET", "query": _query(room=_IDS, cursor=_CURSOR), "bindingVersion": "0.1.0"}
             },
@@ -88,11 +97,17 @@ def operations() -> dict[str, dict[str, Any]]:
         logs={"type": "string", "enum": list(get_args(LogLevel))},
     )
     return taken | {
+        "chat.relay": {
+            "action": "receive",
+            "channel": {"$ref": "#/channels/chat"},
+            "summary": RELAYS["relay"],
+            "messages": _references("chat", "relay"),
+        },
         "chat": {
             "action": "send",
             "channel": {"$ref": "#/channels/chat"},
             "summary": "What the chat tells a client, answers among it.",
-            "messages": _references("chat", *SERVER_FRAMES),
+            "messages": _references("chat", *SERVER_FRAMES, "relayed"),
         },
         "stream": {
             "action": "send",
@@ -121,6 +136,11 @@ def _taken(type_: str, model: type[Payload]) -> dict[str, Any]:
 
 def _message(type_: str, model: type[Payload], payload: dict[str, Any]) -> dict[str, Any]:
     return {"name": type_, "summary": _summary(model), "payload": payload}
+
+
+def _binary(name: str, summary: str) -> dict[str, Any]:
+    payload = {"type": "string", "format": "binary"}
+    return {"name": name, "summary": summary, "contentType": "application/octet-stream", "payload": payload}
 
 
 def _client_frame(type_: str, model: type[Payload]) -> dict[str, Any]:

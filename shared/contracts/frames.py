@@ -1,4 +1,4 @@
-"""WebSocket frames from clients: `{"type":…,"id":?,"data":{…}}`, the article's shapes among them.
+"""WebSocket frames from clients: `{"type":…,"id":?,"data":{…}}`, the article's shapes among them, and bytes to relay.
 
 `userId` and `timestamp` in the data are accepted for the article's clients and ignored: the token says who sends, the
 server says when.
@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from shared.contracts.events import MAX_CONTENT_CHARS, Payload
 from shared.contracts.ids import Id
+from shared.contracts.relay import Relay, is_relay, parse_relay
 from shared.errors import BadId, BadInput, TooLarge
 
 MAX_FRAME_BYTES: Final = 64 * 1024
@@ -64,9 +65,10 @@ class Ping(Payload):
     """`ping`: answered with `pong`."""
 
 
-ClientFrame = Authenticate | SendMessage | TypingStatus | Join | Leave | MarkRead | Ping
+JsonFrame = Authenticate | SendMessage | TypingStatus | Join | Leave | MarkRead | Ping
+ClientFrame = JsonFrame | Relay
 
-CLIENT_FRAMES: Final[dict[str, type[ClientFrame]]] = {
+CLIENT_FRAMES: Final[dict[str, type[JsonFrame]]] = {
     "auth": Authenticate,
     "send_message": SendMessage,
     "typing_status": TypingStatus,
@@ -78,7 +80,7 @@ CLIENT_FRAMES: Final[dict[str, type[ClientFrame]]] = {
 
 
 def parse_frame(raw: str | bytes) -> tuple[ClientFrame, str | None]:
-    """Return a frame and the id its sender gave it, which the answer repeats.
+    """Return a frame and the id its sender gave it, which the answer repeats; bytes to relay have none.
 
     Raises:
         BadInput: it is not one of the frames above; also TooLarge, BadId.
@@ -86,6 +88,8 @@ def parse_frame(raw: str | bytes) -> tuple[ClientFrame, str | None]:
     encoded = _bytes(raw)
     if len(encoded) > MAX_FRAME_BYTES:
         raise TooLarge("frame", MAX_FRAME_BYTES)
+    if is_relay(encoded):
+        return parse_relay(encoded), None
     try:
         value = from_json(encoded, allow_inf_nan=False)
     except ValueError:
@@ -111,14 +115,14 @@ def _bytes(raw: str | bytes) -> bytes:
     return raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass")
 
 
-def _parse_data(value: dict[str, Any]) -> ClientFrame:
+def _parse_data(value: dict[str, Any]) -> JsonFrame:
     kind = CLIENT_FRAMES.get(value["type"])
     if kind is None:
         raise BadInput(f"unknown frame type; known are {', '.join(CLIENT_FRAMES)}")
     # The article's client sends {"type":"auth","token":…} with the token at the top level.
     data = value if kind is Authenticate and "token" in value else value.get("data", {})
     try:
-        frame: ClientFrame = kind.__pydantic_validator__.validate_python(data)  # `model_validate` less its options
+        frame: JsonFrame = kind.__pydantic_validator__.validate_python(data)  # `model_validate` less its options
     except ValidationError as error:
         raise _explain(error) from None
     return frame

@@ -70,6 +70,11 @@ def typing(room: str) -> str:
     return f"eph.chat.room.{require_id(room, 'room')}.typing"
 
 
+def relay(room: str) -> str:
+    """What is relayed in one room; at most once, never stored."""
+    return f"eph.chat.room.{require_id(room, 'room')}.relay"
+
+
 def read(user: str) -> str:
     """Where an edge tells the others how far one user has read a room; at most once, never stored."""
     return f"eph.chat.user.{require_id(user, 'user')}.read"

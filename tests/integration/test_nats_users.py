@@ -68,6 +68,7 @@ async def as_chat(broker: Broker) -> None:
         subjects.live(subjects.chat_message(room)),
         subjects.ALL_REVOKED,
         subjects.ALL_TYPING,
+        subjects.relay(room),
         subjects.ALL_READ,
         subjects.bucket_changes(subjects.LEASES, "edge"),
         subjects.bucket_changes(subjects.PRESENCE),
@@ -77,6 +78,7 @@ async def as_chat(broker: Broker) -> None:
     await broker.append(subjects.chat_message(room), b"{}", msg_id=new_id())
     await broker.append(subjects.deadletter(subjects.chat_message(room)), b"{}", msg_id=new_id())
     await broker.publish(subjects.typing(room), b"{}")
+    await broker.publish(subjects.relay(room), b"")
     await broker.publish(subjects.read(user), b"{}")
     await broker.publish(subjects.status("chat", edge), b"{}")
     await broker.publish(subjects.log("chat", edge), b"{}")

@@ -21,8 +21,11 @@ from shared.contracts.claims import USER_SCOPES
 from shared.contracts.ids import new_id
 from tests.support.contract import check_event, check_frame
 from tests.support.edges import Edge
+from tests.support.relay import relayed
 
 DEADLINE_S = 10.0
+RELAY = "relay"
+"""What a binary message is in an inbox: no frame of the contract has this type."""
 
 Frame = dict[str, Any]
 Condition = Callable[[Frame], bool]
@@ -88,6 +91,11 @@ class Inbox:
         assert not self.ended, f"it ended before {what} came; got {[frame['type'] for frame in self.frames]}"
 
 
+def _check_frame(frame: Frame) -> None:
+    if frame["type"] != RELAY:
+        check_frame(frame)
+
+
 class ChatClient:
     """One WebSocket client of the chat.
 
@@ -97,7 +105,7 @@ class ChatClient:
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
-        self.inbox = Inbox(check_frame)
+        self.inbox = Inbox(_check_frame)
         self.reading = asyncio.Event()
         self.reading.set()
         self._reader = asyncio.ensure_future(self._read())
@@ -140,7 +148,7 @@ class ChatClient:
     async def _read(self) -> None:
         try:
             async for raw in self.socket:
-                self.inbox.put(json.loads(raw))
+                self.inbox.put({"type": RELAY, "data": relayed(raw)} if isinstance(raw, bytes) else json.loads(raw))
                 await self.reading.wait()
         except ConnectionClosed:
             pass

@@ -9,8 +9,10 @@ export class FakeSocket {
 
   readonly url: string;
   readyState = 0;
+  binaryType = "blob";
   sent: { type: string; id?: string; data?: Record<string, unknown> }[] = [];
-  onmessage: ((event: { data: string }) => void) | null = null;
+  bytes: Uint8Array[] = [];
+  onmessage: ((event: { data: string | ArrayBuffer }) => void) | null = null;
   onclose: ((event: { code: number }) => void) | null = null;
 
   constructor(url: string) {
@@ -24,8 +26,9 @@ export class FakeSocket {
     return socket;
   }
 
-  send(text: string): void {
-    this.sent.push(JSON.parse(text) as (typeof this.sent)[number]);
+  send(data: string | Uint8Array): void {
+    if (typeof data === "string") this.sent.push(JSON.parse(data) as (typeof this.sent)[number]);
+    else this.bytes.push(data);
   }
 
   close(): void {

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from shared.edge.delivery.framing import TEXT, chunk, frame
+from shared.edge.delivery.framing import BINARY, TEXT, chunk, frame
 
 
 class Overflow(Enum):
@@ -33,7 +33,10 @@ class Event:
         subject, seq: where it stands in its stream; empty and 0 for what was never stored.
         cursor: the SSE `id`: where a client stands that has received it; empty if that has not moved.
         retry_ms: the SSE `retry`: when the client is to come back after a break; 0 to say nothing of it.
+        opcode: the kind of WebSocket frame that it is.
     """
+
+    opcode = TEXT
 
     __slots__ = (
         "_chunk",
@@ -77,15 +80,15 @@ class Event:
         return self
 
     @property
-    def frame_text(self) -> bytes:
-        """The text of a WebSocket frame: `{"type":…,"data":{…}}`."""
+    def frame_payload(self) -> bytes:
+        """The payload of a WebSocket frame: `{"type":…,"data":{…}}`."""
         return b'{"type":"%b",%b"data":%b}' % (self.type.encode(), self._frame_id, self.body)
 
     @property
     def ws_frame(self) -> bytes:
         """The whole WebSocket frame, made once for all."""
         if self._frame is None:
-            self._frame = frame(TEXT, self.frame_text)
+            self._frame = frame(self.opcode, self.frame_payload)
         return self._frame
 
     @property
@@ -121,6 +124,19 @@ class Event:
             comma = b"" if self.body == b"{}" else b","
             self._sse = b'data: {"type":"%b"%b%b\r\n\r\n' % (self.type.encode(), comma, self.body[1:])
         return self._sse
+
+
+class BinaryEvent(Event):
+    """Bytes for WebSockets, sent as they are: no stream of events can carry them."""
+
+    __slots__ = ()
+
+    opcode = BINARY
+
+    @property
+    def frame_payload(self) -> bytes:
+        """The payload of a WebSocket frame: `body`, which is no JSON here."""
+        return self.body
 
 
 def make_event(type_: str, data: dict[str, Any], *, overflow: Overflow = Overflow.LOSSLESS, key: str = "") -> Event:

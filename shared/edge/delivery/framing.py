@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-TEXT = 0x1  # the opcode of a text frame
+TEXT, BINARY = 0x1, 0x2  # the opcodes of data frames (RFC 6455 section 5.2)
 _FIN = 0x80
 _SHORT, _LENGTH_IN_2, _LENGTH_IN_8 = 125, 126, 127
 

@@ -16,7 +16,8 @@ class OverflowLimits:
 
     Attributes:
         lossless_bytes: over this the connection must be closed; it resumes with its cursor.
-        droppable_events: with this many events waiting, events of class DROP are not taken any more.
+        droppable_events: with this many events waiting, events of class DROP are not taken any more; neither is one
+            that would bring what waits over half of `lossless_bytes`: the rest is for what must not be lost.
         latest_keys: values of class LATEST kept, one for each key; a new key over it is dropped.
         count_too_slow: told of each connection that goes over `lossless_bytes`.
     """
@@ -31,7 +32,7 @@ class Backlog:
     """What one connection has yet to be sent. Pure: someone else writes.
 
     Attributes:
-        pending_bytes: of the events of class LOSSLESS that wait.
+        pending_bytes: of the events in the queue: those of class LOSSLESS, and those of class DROP that were taken.
     """
 
     __slots__ = ("_dropped", "_latest", "_limits", "_queue", "pending_bytes")
@@ -50,7 +51,7 @@ class Backlog:
         """Take an event by its class; False if the connection is over its bound and must be closed."""
         if event.overflow is Overflow.LATEST:
             self._put_latest(event)
-        elif event.overflow is Overflow.DROP and len(self._queue) >= self._limits.droppable_events:
+        elif event.overflow is Overflow.DROP and not self._has_room_for(event):
             self._drop(event)
         else:
             self._queue.append(event)
@@ -74,6 +75,10 @@ class Backlog:
             self._latest.clear()
             self._dropped.clear()
         return events
+
+    def _has_room_for(self, event: Event) -> bool:
+        fits = self.pending_bytes + len(event.body) <= self._limits.lossless_bytes // 2
+        return fits and len(self._queue) < self._limits.droppable_events
 
     def _put_latest(self, event: Event) -> None:
         if event.key in self._latest or len(self._latest) < self._limits.latest_keys:

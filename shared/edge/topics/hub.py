@@ -146,6 +146,16 @@ class Hub:
         if not interest.topic.listeners:
             interest.topic.idle_since_s = self._clock()
 
+    def tell(self, subject: str, event: Event, *, but: Outlet | None = None) -> None:
+        """Hand an event that was never stored to all who listen to `subject`, but for one outlet."""
+        interest = self._interests.get(subject)
+        if interest is None:
+            return
+        outlets = [outlet for outlet in interest.topic.listeners.values() if outlet is not but]
+        if outlets:
+            self._fan_out.send(interest.topic, event, outlets)
+            self._delivered.add(event.type, len(outlets))
+
     def answer(self, subject: str, outlet: Outlet, event: Event) -> None:
         """Hand `event` to one outlet, in one write with what it is about to get of `subject`, if there is such."""
         interest = self._interests.get(subject)

@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from shared.contracts.close_codes import CloseCode
 from shared.edge.delivery.event import Event
+from shared.edge.delivery.framing import TEXT
 from shared.edge.delivery.overflow import OverflowLimits
 from shared.edge.wire.outbox import Outbox
 
@@ -145,7 +146,13 @@ class AsgiWebSocket:
         try:
             while events := await self._outbox.take():
                 for event in events:
-                    await self._websocket.send_text(event.frame_text.decode())
+                    await self._send(event)
             await self._websocket.close(self._code, self._reason)
         finally:
             self._outbox.close()  # lets go a replay that waits for a peer that has left
+
+    async def _send(self, event: Event) -> None:
+        if event.opcode == TEXT:
+            await self._websocket.send_text(event.frame_payload.decode())
+        else:
+            await self._websocket.send_bytes(event.frame_payload)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONTINUATION, BINARY, CLOSE, PING, PONG = 0x0, 0x2, 0x8, 0x9, 0xA  # opcodes (section 5.2); TEXT is in `framing.py`
+CONTINUATION, CLOSE, PING, PONG = 0x0, 0x8, 0x9, 0xA  # opcodes (section 5.2); those of data are in `framing.py`
 MAX_CONTROL_BYTES = 125  # section 5.5
 NO_STATUS = 1005  # what a Close without a code means; never on the wire (section 7.4.1)
 

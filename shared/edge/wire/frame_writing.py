@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from shared.edge.delivery.framing import TEXT, frame
-from shared.edge.wire.frame_events import BINARY, CLOSE, MAX_CONTROL_BYTES, NO_STATUS, PING, PONG, may_be_sent
+from shared.edge.delivery.framing import BINARY, TEXT, frame
+from shared.edge.wire.frame_events import CLOSE, MAX_CONTROL_BYTES, NO_STATUS, PING, PONG, may_be_sent
 
 
 def encode_text(payload: bytes) -> bytes:

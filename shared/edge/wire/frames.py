@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from codecs import utf_8_decode
 
-from shared.edge.delivery.framing import TEXT
+from shared.edge.delivery.framing import BINARY, TEXT
 from shared.edge.wire.frame_events import (
-    BINARY,
     CLOSE,
     CONTINUATION,
     MAX_CONTROL_BYTES,

@@ -42,7 +42,7 @@ def test_what_is_known_again_is_encoded_as_if_it_were_not(content: str) -> None:
     encoder, data = MessageEncoder(), payload(content=content)
     encoder.expect(subjects.chat_message("r"), data)
 
-    assert encoder.encode(live(data), "e").frame_text == encode_message(live(data), "e").frame_text
+    assert encoder.encode(live(data), "e").frame_payload == encode_message(live(data), "e").frame_payload
 
 
 def test_only_what_was_sent_is_taken_without_validation() -> None:
@@ -95,5 +95,5 @@ def test_fields_that_are_not_of_a_message_are_left_out() -> None:
 
 
 def shown(event: Event) -> dict[str, object]:
-    data: dict[str, object] = json.loads(event.frame_text)["data"]
+    data: dict[str, object] = json.loads(event.frame_payload)["data"]
     return data

@@ -47,7 +47,7 @@ def broker() -> SlowBroker:
 
 @pytest.fixture
 async def rooms(broker: SlowBroker, clock: list[float]) -> AsyncIterator[Rooms]:
-    rooms = Rooms(broker, on_private=lambda _record: None, clock=lambda: clock[0])
+    rooms = Rooms(broker, on_record=lambda _record: None, clock=lambda: clock[0])
     await rooms.start()
     yield rooms
     await rooms.close()
@@ -104,7 +104,7 @@ async def test_who_was_removed_while_the_room_was_read_is_not_let_in_by_what_was
     clock[0] += CACHE_S
     overtaken = await broker.get(subjects.ROOMS, "den")
     assert overtaken is not None
-    elsewhere = Rooms(MemoryBroker(broker._server), on_private=lambda _record: None)
+    elsewhere = Rooms(MemoryBroker(broker._server), on_record=lambda _record: None)
 
     async def read(*_: str) -> Entry | None:
         """Answer with what there was before bob was removed at another edge, which is heard first."""
@@ -125,7 +125,7 @@ async def test_others_are_served_while_rooms_with_many_members_are_listed() -> N
     for number in range(LISTED_AT_ONCE):
         record = RoomRecord(room=f"r{number}", private=True, owner="o", members=members, created_at=0)
         await broker.put(subjects.ROOMS, record.room, value=record.to_json(), expect=0)
-    rooms = Rooms(broker, on_private=lambda _record: None)
+    rooms = Rooms(broker, on_record=lambda _record: None)
     listing = asyncio.ensure_future(rooms.visible(user("o"), 0))
     turns = 0
     while not listing.done():

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.edge.delivery.event import Event, make_event, placed
-from shared.edge.wire.frames import encode_text
+from shared.edge.delivery.event import BinaryEvent, Event, make_event, placed
+from shared.edge.wire.frames import encode_binary, encode_text
 
 Text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 Values = st.recursive(
@@ -34,22 +34,27 @@ def test_a_place_is_added_as_if_it_had_been_there(data: dict[str, Any], seq: int
 def test_a_websocket_frame_is_made_once() -> None:
     event = make_event("any", {"a": 1})
 
-    assert event.ws_frame == encode_text(event.frame_text)
+    assert event.ws_frame == encode_text(event.frame_payload)
     assert event.ws_frame is event.ws_frame
+
+
+@given(body=st.binary(max_size=300))
+def test_bytes_go_as_they_are_in_a_binary_frame(body: bytes) -> None:
+    assert BinaryEvent("relay", body).ws_frame == encode_binary(body)
 
 
 @given(type_=Types, data=Data)
 def test_a_frame_is_the_type_and_the_data(type_: str, data: dict[str, Any]) -> None:
     event = make_event(type_, data)
 
-    assert json.loads(event.frame_text) == {"type": type_, "data": data}
+    assert json.loads(event.frame_payload) == {"type": type_, "data": data}
 
 
 @given(type_=Types, data=Data, given_id=Text)
 def test_an_answer_repeats_the_id_that_the_frame_gave(type_: str, data: dict[str, Any], given_id: str) -> None:
     event = make_event(type_, data).answering(json.dumps(given_id).encode())
 
-    assert json.loads(event.frame_text) == {"type": type_, "id": given_id, "data": data}
+    assert json.loads(event.frame_payload) == {"type": type_, "id": given_id, "data": data}
 
 
 @given(type_=Types, data=Data, named=st.booleans())

@@ -81,6 +81,18 @@ def test_droppable_events_are_dropped_when_others_wait_and_the_client_is_told_ho
     assert not told
 
 
+def test_what_may_be_dropped_takes_no_more_than_half_of_the_room_so_it_costs_nobody_their_connection() -> None:
+    backlog = Backlog(OverflowLimits(lossless_bytes=100, droppable_events=50))
+    for _ in range(20):
+        assert backlog.put(Event("relay", b"x" * 20, overflow=Overflow.DROP))
+    assert backlog.pending_bytes == 40
+    assert backlog.put(lossless(60))
+    *events, told = backlog.take()
+
+    assert [event.type for event in events] == ["relay", "relay", "message"]
+    assert json.loads(told.body) == {"kind": "relay", "count": 18}
+
+
 def test_the_count_of_dropped_events_comes_last_and_once() -> None:
     backlog = Backlog(LIMITS)
     for _ in range(3):

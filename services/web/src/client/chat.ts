@@ -26,6 +26,7 @@ import { ProblemError, asProblem } from "./http";
 import { Link, type LinkOptions, type LinkState } from "./link";
 import { type Outgoing, Outbox } from "./outbox";
 import { ReadMarks } from "./read-marks";
+import { type Relayed, decodeRelayed, encodeRelay } from "./relay";
 import { Renewal } from "./renewal";
 
 const HISTORY_LIMIT = 50;
@@ -51,6 +52,8 @@ export interface ChatEvents extends Omit<
   message: ChatMessage;
   /** Stored messages of a room: when it is first entered, and after a gap. They may overlap with what is known. */
   history: History & { room: string };
+  /** What another member of a relay room says in a form of its own. */
+  relay: Relayed;
 }
 
 export interface Sent {
@@ -84,6 +87,7 @@ export class Chat extends Emitter<ChatEvents> {
       ...options,
       url: () => connectUrl(this.#url, [...this.#rooms].slice(0, this.#oneByOne ? 1 : undefined)),
       onFrame: (text) => this.#receive(JSON.parse(text) as ChatFrame),
+      onBytes: (data) => this.#receiveBytes(data),
       onState: (state) => this.#onState(state),
     });
     this.#renewal = new Renewal(options.auth, (token) => this.#link.send({ type: "auth", token }));
@@ -129,6 +133,14 @@ export class Chat extends Emitter<ChatEvents> {
   /** Tell the room; the server forgets it after 6 s. Lost without a trace while the link is down. */
   typing(room: string, isTyping: boolean): void {
     this.#link.send({ type: "typing_status", data: { room, isTyping } });
+  }
+
+  /**
+   * Say something to all others in a relay room, in a form of your own, at most once: false if the link is down. At most
+   * 16 KiB, 60 times a second; what is refused comes as an `error` event.
+   */
+  relay(room: string, payload: Uint8Array): boolean {
+    return this.#link.send(encodeRelay(room, payload));
   }
 
   /** This user has read all that was emitted of a room. Call it as often as they look: few calls cost a frame. */
@@ -189,6 +201,11 @@ export class Chat extends Emitter<ChatEvents> {
     }
     // Types that this version does not know reach nobody: no listener can be registered for them.
     this.emit(frame.type, frame.data as never);
+  }
+
+  #receiveBytes(data: ArrayBuffer): void {
+    const relayed = decodeRelayed(data);
+    if (relayed && this.#rooms.has(relayed.room)) this.emit("relay", relayed);
   }
 
   #onConnected(connected: ChatConnected): void {

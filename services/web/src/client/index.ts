@@ -7,4 +7,5 @@ export { RECONNECT, type Reconnect, afterClose } from "./close-codes";
 export type * from "./frames";
 export { ProblemError, asProblem } from "./http";
 export type { LinkState } from "./link";
+export type { Relayed } from "./relay";
 export { Stream, type StreamEvents, type StreamOptions, type StreamState } from "./stream";

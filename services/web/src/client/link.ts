@@ -22,6 +22,7 @@ export interface LinkOptions {
   /** Asked before each attempt, so that it may carry the newest cursors. */
   url: () => string;
   onFrame: (text: string) => void;
+  onBytes: (data: ArrayBuffer) => void;
   onState: (state: LinkState) => void;
   /** Failed attempts in a row before it gives up; without it, it goes on at the cap of the backoff. */
   maxAttempts?: number;
@@ -60,10 +61,10 @@ export class Link {
     this.#enter("closed");
   }
 
-  /** Send a frame if the link is open; say whether it was handed to the socket. */
-  send(frame: object): boolean {
+  /** Send a frame, or bytes, if the link is open; say whether it was handed to the socket. */
+  send(frame: object | Uint8Array<ArrayBuffer>): boolean {
     if (this.#state !== "open" || this.#socket?.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(JSON.stringify(frame));
+    this.#socket.send(frame instanceof Uint8Array ? frame : JSON.stringify(frame));
     return true;
   }
 
@@ -100,11 +101,13 @@ export class Link {
     clearTimeout(this.#retryTimer);
     this.#enter("connecting");
     const socket = new WebSocket(this.#options.url());
+    socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#limitTimer = setTimeout(() => this.#lost(ABNORMAL), CONNECT_TIMEOUT_MS);
     socket.onmessage = (event) => {
       this.#watchdog?.heard();
       if (typeof event.data === "string") this.#options.onFrame(event.data);
+      else this.#options.onBytes(event.data as ArrayBuffer);
     };
     socket.onclose = (event) => this.#lost(event.code);
   }
