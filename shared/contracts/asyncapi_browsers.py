@@ -64,8 +64,8 @@ def channels() -> dict[str, dict[str, Any]]:
         "chat": {
             "address": CHAT_PATH,
             "servers": [{"$ref": "#/servers/chat"}],
-            "description": "Text frames, or binary ones with the same JSON; a binary one that begins with byte 1 is for "
-            "the relay. Rooms and cursors are paired in order; who came without a credential sends `auth` first. A "
+            "description": "Text frames, or binary ones with the same JSON; a binary one that begins with byte 1 is to "
+            "be relayed. Rooms and cursors are paired in order; who came without a credential sends `auth` first. A "
             "frame's `id` is repeated by its answer.",
             "messages": sent | told | {name: _binary(name, summary) for name, summary in RELAYS.items()},
             "bindings": {
