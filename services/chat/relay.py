@@ -34,7 +34,8 @@ class Relay:
         self._senders = _Senders()
         self._tasks = TaskKeeper()
         self._relayed = metrics.counter("relayed", "Messages of relay rooms that clients sent here")
-        self._rooms = metrics.gauge("relay_rooms", "Rooms whose relay this process listens to")
+        rooms = metrics.gauge("relay_rooms", "Rooms whose relay this process listens to")
+        rooms.set_function(lambda: len(self._followed))
         self._ignored = metrics.counter("relay_ignored", "What came to relay and was not of its room")
 
     async def start(self) -> None:
@@ -55,7 +56,6 @@ class Relay:
         if (following := self._followed.get(room)) is None:
             subscribing = self._broker.subscribe(subjects.relay(room), self._receive)
             following = self._followed[room] = self._tasks.spawn(subscribing, f"relay {room}")
-            self._rooms.set(len(self._followed))
         try:
             await asyncio.shield(following)
         except FanfareError:
@@ -65,7 +65,7 @@ class Relay:
 
     def opened(self, room: str) -> None:
         """Hear a room that has become one to relay in, if somebody is in it already."""
-        if room not in self._followed and self._hub.listeners(subjects.chat_message(room)):
+        if room not in self._followed and self._hub.used(subjects.chat_message(room)):
             self._tasks.spawn(self.follow(room), f"relay to those in {room}")
 
     async def send(self, who: Principal, room: str, payload: bytes, sender: Outlet) -> None:
@@ -89,14 +89,12 @@ class Relay:
         while True:
             await asyncio.sleep(LINGER_S)
             await self._leave(self._empty)
-            rooms = self._followed
-            self._empty = {room for room in rooms if not self._hub.listeners(subjects.chat_message(room))}
+            self._empty = {room for room in self._followed if not self._hub.used(subjects.chat_message(room))}
 
     async def _leave(self, rooms: set[str]) -> None:
         """Follow those no more that nobody has entered since they were found empty."""
         for room in list(rooms):
             if room in self._empty and (following := self._followed.pop(room, None)) is not None:
-                self._rooms.set(len(self._followed))
                 await (await following).close()
 
 

@@ -16,7 +16,7 @@ from shared.contracts import frames, subjects
 from shared.contracts.claims import Scope
 from shared.contracts.close_codes import CloseCode
 from shared.contracts.cursor import Position
-from shared.contracts.relay import Relay
+from shared.contracts.relay import ToRelay
 from shared.contracts.wire_errors import close_code, error_data, refusal_code
 from shared.edge.delivery.event import Event, make_event
 from shared.edge.delivery.gap import Gap
@@ -25,24 +25,16 @@ from shared.edge.timers import Timer
 from shared.edge.wire.connection import Connection
 from shared.errors import BadInput, FanfareError, Forbidden, RateLimited, TokenExpired, Unauthorized
 
-LIMITED_APART = (frames.SendMessage, frames.TypingStatus, Relay)
+LIMITED_APART = (frames.SendMessage, frames.TypingStatus, ToRelay)
 """Frames with limits of their own. The first `auth` has one, too: there is no second if it fails."""
 
 
 class _Entered(NamedTuple):
-    """A room that a client is about to listen to.
-
-    Attributes:
-        start: from where on.
-        data: what the client is told of the room.
-        online: who it is told is there.
-        relays: whether it hears what others relay, too.
-    """
+    """A room that a client is about to listen to: from where on, what it is told of it, and who it is told is there."""
 
     start: Position
     data: dict[str, Any]
     online: Online
-    relays: bool
 
 
 class ChatSession:
@@ -97,7 +89,7 @@ class ChatSession:
             frame, given_id = self._protocol.receive(raw)
             if self._protocol.authenticated and not isinstance(frame, LIMITED_APART):
                 self._allowed().require_command()
-            if isinstance(frame, Relay):
+            if isinstance(frame, ToRelay):
                 await self._relay(frame.room or self._protocol.room, frame.payload)
             else:
                 await self._perform(frame, given_id)
@@ -261,12 +253,11 @@ class ChatSession:
         """
         start = Position.parse(cursor) if cursor else None
         record = await self._parts.rooms.admit(self.principal, room)
-        relays = record is not None and record.relay
         again = room in self.rooms
         if not again:
             self.rooms = (*self.rooms, room) if self.rooms else _alone(room)
         try:
-            if relays:
+            if record is not None and record.relay:
                 await self._parts.relay.follow(room)
             if not again:
                 await self._parts.presence.join(room, self.user_id, self.principal.username)
@@ -279,7 +270,7 @@ class ChatSession:
             raise Forbidden(f"the room {room} is private", room=room)
         members = self._parts.presence.listed(room, self.user_id)
         data = {"room": room, "cursor": str(start or here), "members": members}
-        return _Entered(start or here, data, self._parts.presence.online(room), relays)
+        return _Entered(start or here, data, self._parts.presence.online(room))
 
     async def _attach(self, room: str, entered: _Entered) -> None:
         """Listen; and be told who came and went since the client was told who is here: only listeners hear of that."""
@@ -289,8 +280,6 @@ class ChatSession:
         if room not in self.rooms or self._connection.closing:
             self._parts.hub.detach(subject, self)
             return
-        if entered.relays:
-            await self._parts.relay.follow(room)  # again: a replay may take longer than an empty room is followed
         if gap is not None:
             self.missed(gap)
         for user, name, online in self._parts.presence.changes(room, entered.online):

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from shared.contracts.events import MAX_CONTENT_CHARS, Payload
 from shared.contracts.ids import Id
-from shared.contracts.relay import Relay, is_relay, parse_relay
+from shared.contracts.relay import ToRelay, is_relay, parse_relay
 from shared.errors import BadId, BadInput, TooLarge
 
 MAX_FRAME_BYTES: Final = 64 * 1024
@@ -66,7 +66,7 @@ class Ping(Payload):
 
 
 JsonFrame = Authenticate | SendMessage | TypingStatus | Join | Leave | MarkRead | Ping
-ClientFrame = JsonFrame | Relay
+ClientFrame = JsonFrame | ToRelay
 
 CLIENT_FRAMES: Final[dict[str, type[JsonFrame]]] = {
     "auth": Authenticate,

@@ -20,7 +20,7 @@ MAX_RELAY_BYTES: Final = 16 * 1024
 """Of what is said. It is for much that is small: what is larger is a message, or a file that a message names."""
 
 
-class Relay(NamedTuple):
+class ToRelay(NamedTuple):
     """Bytes from a client for the others in a room; None for its first room."""
 
     room: str | None
@@ -32,7 +32,7 @@ def is_relay(raw: bytes) -> bool:
     return raw[:1] == VERSION
 
 
-def parse_relay(raw: bytes) -> Relay:
+def parse_relay(raw: bytes) -> ToRelay:
     """Return what a client sent, of which `is_relay` holds.
 
     Raises:
@@ -42,7 +42,7 @@ def parse_relay(raw: bytes) -> Relay:
     room, payload = _take_name(raw, 1)
     if len(payload) > MAX_RELAY_BYTES:
         raise BadInput(f"what is relayed exceeds the limit of {MAX_RELAY_BYTES} bytes")
-    return Relay(require_id(room, "room") if room else None, payload)
+    return ToRelay(require_id(room, "room") if room else None, payload)
 
 
 def encode_relayed(room: str, user: str, payload: bytes) -> bytes:

@@ -181,6 +181,11 @@ class Hub:
         interest = self._interests.get(subject)
         return list(interest.topic.listeners) if interest else []
 
+    def used(self, subject: str) -> bool:
+        """Say whether anybody here listens to `subject`, or is replayed to before they do."""
+        interest = self._interests.get(subject)
+        return interest is not None and bool(interest.topic.listeners or interest.joining)
+
     # -- open ---------------------------------------------------------------------------------------------------------
 
     async def _open(self, stream: str, subject: str) -> Interest:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.frames import parse_frame
-from shared.contracts.relay import MAX_RELAY_BYTES, Relay, encode_relayed, head, is_relay
+from shared.contracts.relay import MAX_RELAY_BYTES, ToRelay, encode_relayed, head, is_relay
 from shared.errors import BadId, BadInput
 from tests.support.relay import relayed, to_relay
 
@@ -18,8 +18,8 @@ Ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 
 @given(room=Ids, payload=st.binary(max_size=300))
 def test_w5_what_a_client_sends_is_read_as_it_was_said(room: str, payload: bytes) -> None:
-    assert parse_frame(to_relay(payload, room)) == (Relay(room, payload), None)
-    assert parse_frame(to_relay(payload)) == (Relay(None, payload), None)
+    assert parse_frame(to_relay(payload, room)) == (ToRelay(room, payload), None)
+    assert parse_frame(to_relay(payload)) == (ToRelay(None, payload), None)
 
 
 @given(room=Ids, user=Ids, payload=st.binary(max_size=300))
@@ -47,7 +47,7 @@ def test_whatever_else_begins_like_it_is_refused_in_words(raw: bytes) -> None:
         frame, given_id = parse_frame(raw)
     except BadInput:
         return
-    assert isinstance(frame, Relay)
+    assert isinstance(frame, ToRelay)
     assert given_id is None
 
 
@@ -64,7 +64,7 @@ def test_a_room_that_is_no_id_is_refused(room: str) -> None:
 
 
 def test_as_much_as_the_limit_is_taken_and_a_byte_more_refused_while_the_connection_stays() -> None:
-    assert parse_frame(to_relay(bytes(MAX_RELAY_BYTES), "r")) == (Relay("r", bytes(MAX_RELAY_BYTES)), None)
+    assert parse_frame(to_relay(bytes(MAX_RELAY_BYTES), "r")) == (ToRelay("r", bytes(MAX_RELAY_BYTES)), None)
     with pytest.raises(BadInput, match="exceeds the limit of 16384 bytes") as refused:
         parse_frame(to_relay(bytes(MAX_RELAY_BYTES + 1), "r"))
     assert refused.value.code == "bad_input"
