@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+
+import httpx
 
 from bench.load import Door, get, upgrade
 from bench.servers import Publish, Server
@@ -18,6 +20,7 @@ from tests.support.edges import EdgeProcess, Edges, open_edges
 from tests.support.nats_server import NatsServer
 
 WEBSOCKET, SSE, WITHOUT_RING = "Fanfare WebSocket", "Fanfare SSE", "Fanfare without io_uring"
+RELAY = "Fanfare relay"
 ROOM = TOPIC = "bench"
 WELCOME = b'"connected"'
 SETTINGS = {"FANFARE_LIMITS": "off", "LOG_LEVEL": "warning"}
@@ -57,6 +60,15 @@ class Fanfare:
             answer.raise_for_status()
 
         return self._server(WEBSOCKET, edge, enter, publish)
+
+    async def relay(self, room_of: Callable[[int], str], rooms: Iterable[str]) -> Server:
+        """Start an edge of the chat where `rooms` relay; client `n` follows room `room_of(n)`."""
+        server = await self.chat(room_of)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.door.port}") as client:
+            for room in rooms:
+                body, headers = {"room": room, "relay": True}, {"Authorization": f"Bearer {self.edges.mint.token('o')}"}
+                (await client.post("/api/chat/rooms", json=body, headers=headers)).raise_for_status()
+        return replace(server, name=RELAY)
 
     async def notifications(self, query: str = f"topics={TOPIC}", cursor_of: Callable[[int], str] = from_now) -> Server:
         """Start an edge of the notifications; clients stream with `query`, and what is published goes to TOPIC."""

@@ -23,7 +23,7 @@ WEBSOCKET_KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 STAMP = re.compile(MARK + rb":(\d+);")
 # No text here has 0x89 in it, so that begins a ping, or it is the low byte of a text frame's length.
 PING = re.compile(rb"(?<!\x7e.)\x89([\x00-\x7d])", re.DOTALL)
-_TEXT = 0x81
+_TEXT, _BINARY = 0x81, 0x82
 
 
 class BenchFailed(Exception):
@@ -265,12 +265,21 @@ def upgrade(path: str, *headers: str) -> bytes:
 
 def text_frame(payload: bytes) -> bytes:
     """Return a client's text frame, masked with zeros (RFC 6455 section 5.3)."""
-    size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + size.to_bytes(2, "big")
-    return bytes([_TEXT]) + length + bytes(4) + payload
+    return _frame(_TEXT, payload)
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """Return a client's binary frame, as `text_frame`."""
+    return _frame(_BINARY, payload)
 
 
 def content(size: int, stamp_s: float | None = None, fill: str = "x") -> str:
     """Return a text of `size` characters with one mark, and the time it was to be sent at if that matters."""
     stamp = f":{int(stamp_s * 1e6)};" if stamp_s is not None else ""
     return f"{MARK.decode()}{stamp}".ljust(size, fill)
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + size.to_bytes(2, "big")
+    return bytes([first]) + length + bytes(4) + payload
