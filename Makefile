@@ -28,7 +28,7 @@ logs: ## Follow the logs of the compose suite
 	$(COMPOSE) logs --follow
 
 ##@ Work on it
-test: $(STATE)/dev $(STATE)/clients page ## All tests that need no engine: unit, contract, integration, browser (under 5 minutes)
+test: $(STATE)/dev $(STATE)/clients page ## All tests that need no engine, on real parts; needs npm (under 5 minutes)
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 unit: $(STATE)/dev ## The tests that need no server
@@ -44,6 +44,7 @@ check: $(STATE)/dev ## Format, lint, types, import directions; what CI refuses
 fmt: $(STATE)/dev ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	@if command -v npm >/dev/null; then cd $(WEB) && npm ci --silent && npm run --silent format; fi
 
 smoke: $(STATE)/dev ## Compose up, two edges, one of them killed, compose down (needs a Docker engine)
 	$(BIN)/python -m pytest -q -p no:cacheprovider --timeout 900 tests/compose

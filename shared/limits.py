@@ -76,23 +76,23 @@ class Buckets:
         """Return how long until `key` has a token; 0 if it has one."""
         return self._wait_s(self._full_at_s.get(key, 0.0), self._clock())
 
-    def take(self, key: str) -> float:
-        """Take one token of `key` and return 0; or take none, and return how long until there is one."""
+    def take(self, key: str, tokens: int = 1) -> float:
+        """Take tokens of `key` and return 0; or take none, and return how long until there are as many."""
         now, full_at_s = self._clock(), self._full_at_s.get(key, 0.0)
-        if wait_s := self._wait_s(full_at_s, now):
+        if wait_s := self._wait_s(full_at_s, now, tokens):
             return wait_s
-        self._full_at_s[key] = max(now, full_at_s) + self._token_s
+        self._full_at_s[key] = max(now, full_at_s) + tokens * self._token_s
         if len(self._full_at_s) > self._swept_from:
             self._sweep(now)
         return 0.0
 
-    def require(self, key: str, what: str) -> None:
-        """Take one token of `key`; errors as `TokenBucket.require`."""
-        if wait_s := self.take(key):
+    def require(self, key: str, what: str, tokens: int = 1) -> None:
+        """Take tokens of `key`; errors as `TokenBucket.require`."""
+        if wait_s := self.take(key, tokens):
             raise RateLimited(f"too many {what}", retry_after_ms=int(wait_s * 1000) + 1)
 
-    def _wait_s(self, full_at_s: float, now: float) -> float:
-        wait_s = max(0.0, full_at_s - now) + self._token_s - self._burst_s
+    def _wait_s(self, full_at_s: float, now: float, tokens: int = 1) -> float:
+        wait_s = max(0.0, full_at_s - now) + tokens * self._token_s - self._burst_s
         return wait_s if wait_s > _ROUNDING_S else 0.0
 
     def _sweep(self, now: float) -> None:

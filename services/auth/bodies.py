@@ -50,6 +50,12 @@ class GrantBody(Body):
     scope: Annotated[str, StringConstraints(max_length=1024)] = ""
 
 
+class DemoView(Payload):
+    """Whether there is an account that everybody knows."""
+
+    available: bool
+
+
 class UserView(Payload):
     """A user as the API shows one."""
 

@@ -1,6 +1,7 @@
 """A demo account, so that a newcomer can log in at once; for a developer's machine only.
 
-`make run` makes it by itself; compose by `python -m services.auth.demo`.
+`make run` makes it by itself; compose by `python -m services.auth.demo`. Elsewhere nobody makes it, and where
+there is one from before, its known password opens nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 from services.auth.database import Database
 from services.auth.migrate import migrate
+from services.auth.names import username_key
 from services.auth.passwords import Passwords
 from services.auth.settings import AuthSettings
 from services.auth.users import Users
@@ -52,6 +54,11 @@ async def ensure_demo_user(settings: AuthSettings) -> DemoAccount:
         passwords.close()
         await database.close()
     return DemoAccount(USERNAME, PASSWORD, user.id)
+
+
+def is_demo(username: str, password: str) -> bool:
+    """Say whether these are what everybody knows."""
+    return username_key(username) == USERNAME and password == PASSWORD
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from services.auth.bodies import (
+    DemoView,
     GrantBody,
     HolderView,
     KeySetView,
@@ -19,6 +20,7 @@ from services.auth.bodies import (
     UserView,
 )
 from services.auth.cookies import REFRESH_COOKIE, clear_cookies, set_cookies
+from services.auth.demo import is_demo
 from services.auth.grants import read_grant
 from services.auth.names import username_key
 from services.auth.parts import Parts
@@ -101,6 +103,12 @@ async def register(request: Request, body: RegisterBody, parts: UsedParts) -> Us
     """Make an account."""
     await parts.throttle.attempt(Subject(parts.policies.register, _address(request)))
     return UserView.of(await parts.users.register(body.username, body.password, body.display_name))
+
+
+@router.get("/demo")
+async def demo(parts: UsedParts) -> DemoView:
+    """Say whether this is a developer's machine, with an account that everybody knows; the page then offers it."""
+    return DemoView(available=parts.settings.env == "development")
 
 
 @router.post("/login")
@@ -197,6 +205,8 @@ async def _authenticate(request: Request, body: LoginBody, parts: Parts) -> User
     address = Subject(parts.policies.address, _address(request))
     try:
         await parts.throttle.attempt(account, address)
+        if parts.settings.env != "development" and is_demo(body.username, body.password):
+            raise Unauthorized("wrong username or password")
         user = await parts.users.authenticate(body.username, body.password)
     except (Unauthorized, RateLimited) as error:
         parts.logins.labels(error.code).inc()

@@ -1,6 +1,6 @@
-"""What one connection may ask of its edge: commands, typing notices, the relay, and frames that are wrong or refused.
+"""What one connection may ask of its edge: commands, typing notices, and frames that are wrong or refused.
 
-Messages are not counted here: they are limited for each user, over all edges (`throttle.py`).
+Neither messages nor what is relayed are counted here: they are limited for each user (`throttle.py`, `relay.py`).
 """
 
 from __future__ import annotations
@@ -18,23 +18,17 @@ class Allowance:
         typing: pays for typing notices, which have a rate of their own, so that they never cost a command.
     """
 
-    __slots__ = ("_commands", "_limited", "_refusals_left", "_relay", "typing")
+    __slots__ = ("_commands", "_limited", "_refusals_left", "typing")
 
     def __init__(self, settings: ChatSettings) -> None:
         self._limited, self._refusals_left = settings.limited, settings.refused_before_close
         self._commands = TokenBucket(rate_per_s=settings.command_rate_hz, burst=settings.command_burst)
-        self._relay = TokenBucket(rate_per_s=settings.relay_rate_hz, burst=settings.relay_rate_hz)
         self.typing = TokenBucket(rate_per_s=TYPING_RATE_HZ, burst=TYPING_RATE_HZ)
 
     def require_command(self) -> None:
         """Pay for a command. Raises RateLimited if there were too many."""
         if self._limited:
             self._commands.require("commands on this connection")
-
-    def require_relay(self) -> None:
-        """Pay for bytes to relay. Raises RateLimited if there were too many."""
-        if self._limited:
-            self._relay.require("messages to relay on this connection")
 
     def bears_wrong_frame(self) -> bool:
         """Pay for a frame that was wrong, as for a command; False if the connection is not to be borne any longer."""

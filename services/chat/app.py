@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -87,10 +87,12 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
         ),
     )
     presence = Presence(broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
-    relay = Relay(broker, hub, metrics)
+    relayed = edge.limit_users("relay", settings.relay_rate_hz, settings.relay_rate_hz)
+    relay = Relay(broker, hub, edge.wheel, metrics, relayed)
     rooms = Rooms(
         broker,
-        on_record=lambda record: _follow_record(sessions, relay, record),
+        on_private=lambda records: _evict(sessions, records),
+        occupied=lambda: {room for session in _chatting(sessions) for room in session.rooms},
         ownership=_ownership(broker, settings),
         default_room=settings.default_room,
     )
@@ -112,7 +114,7 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
         settings=settings,
         admission=admission,
         authenticator=edge.authenticator,
-        calls=edge.limit_calls(settings.command_rate_hz, settings.command_burst),
+        calls=edge.limit_users("calls", settings.command_rate_hz, settings.command_burst),
         hub=hub,
         messages=Messages(broker, hub, encoder, metrics),
         presence=presence,
@@ -157,17 +159,14 @@ def _tell_missed(topic: Topic, gap: Gap) -> None:
             listener.missed(gap)
 
 
-def _follow_record(sessions: Sessions, relay: Relay, record: RoomRecord) -> None:
-    """A room may have changed: do what follows for who is in it here."""
-    if record.private:
-        _evict(sessions, record)
-    if record.relay:
-        relay.opened(record.room)
+def _chatting(sessions: Sessions) -> Iterator[ChatSession]:
+    return (session for session in sessions if isinstance(session, ChatSession))
 
 
-def _evict(sessions: Sessions, record: RoomRecord) -> None:
-    """A private room has changed: take out whom it does not admit, those who are still entering among them."""
-    reason = "the room was deleted" if record.closed else "not a member"
-    for session in sessions:
-        if isinstance(session, ChatSession) and record.room in session.rooms and not record.admits(session.user_id):
-            session.evict(record.room, reason)
+def _evict(sessions: Sessions, records: Mapping[str, RoomRecord]) -> None:
+    """Private rooms may have changed: take out whom they do not admit, those who are still entering among them."""
+    for session in _chatting(sessions):
+        for room in session.rooms:
+            record = records.get(room)
+            if record is not None and not record.admits(session.user_id):
+                session.evict(room, "the room was deleted" if record.closed else "not a member")

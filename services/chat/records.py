@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from shared.contracts.events import Milliseconds, Payload
 from shared.contracts.ids import Id
@@ -15,13 +15,15 @@ MAX_TITLE_CHARS = 128
 
 
 class RoomRecord(Payload):
-    """A room, its owner, and whom it admits.
+    """A room, its owner, and whom it admits. What a newer edge has noted beside that is kept when this one writes.
 
     Attributes:
         relay: its members may send each other bytes of a form of their own.
         closed: its owner has deleted it. It admits nobody until nothing is left of what was said in it; an edge that
             does not know the field yet sees a private room without members.
     """
+
+    model_config = ConfigDict(extra="allow")
 
     room: Id
     title: Annotated[str, Field(max_length=MAX_TITLE_CHARS)] = ""
@@ -38,7 +40,7 @@ class RoomRecord(Payload):
 
     def to_data(self) -> dict[str, Any]:
         """Return what its owner and its members are told of it."""
-        return self.model_dump(by_alias=True, exclude={"closed"})
+        return self.model_dump(by_alias=True, include=set(RoomRecord.model_fields) - {"closed"})
 
 
 def readable(value: bytes) -> RoomRecord | None:

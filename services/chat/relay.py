@@ -13,22 +13,38 @@ from shared.auth.principal import Principal
 from shared.broker.port import Broker, Message, Subscription
 from shared.contracts import subjects
 from shared.contracts.relay import encode_relayed, head
-from shared.edge.delivery.event import BinaryEvent, Overflow
+from shared.edge.delivery.event import BinaryEvent, Overflow, make_event
 from shared.edge.delivery.listener import Outlet
+from shared.edge.timers import Wheel
 from shared.edge.topics.hub import Hub
 from shared.errors import FanfareError
+from shared.limits import Buckets
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
 LINGER_S = 30.0
 SENDER_BYTES = 8
+PRICED_BYTES = 1024
+"""For each that is begun a sender pays once."""
+
+MAX_WAITING = 64
+"""What comes while so much of a room is on its way to its members is dropped: this edge has more to do than it can."""
+
+DROPPED_TOLD_S = 1.0
+"""How long after the first that was dropped a room is told how many."""
 
 
 class Relay:
-    """Hands on what is said in relay rooms; on the bus each begins with its sender, who alone does not get it."""
+    """Hands on what is said in relay rooms; on the bus each begins with its sender, who alone does not get it.
 
-    def __init__(self, broker: Broker, hub: Hub, metrics: Metrics) -> None:
-        self._broker, self._hub = broker, hub
+    Args:
+        allowances: what each user may have relayed here; None for anything.
+    """
+
+    def __init__(
+        self, broker: Broker, hub: Hub, wheel: Wheel, metrics: Metrics, allowances: Buckets | None = None
+    ) -> None:
+        self._broker, self._hub, self._wheel, self._allowances = broker, hub, wheel, allowances
         self._followed: dict[str, asyncio.Task[Subscription]] = {}
         self._empty = set[str]()
         self._senders = _Senders()
@@ -37,6 +53,8 @@ class Relay:
         rooms = metrics.gauge("relay_rooms", "Rooms whose relay this process listens to")
         rooms.set_function(lambda: len(self._followed))
         self._ignored = metrics.counter("relay_ignored", "What came to relay and was not of its room")
+        self._dropped = metrics.counter("relay_dropped", "What came to relay while too much was on its way already")
+        self._untold: dict[str, int] = {}
 
     async def start(self) -> None:
         """Begin to look for rooms that nobody here is in any more."""
@@ -63,13 +81,14 @@ class Relay:
                 del self._followed[room]  # whoever comes next tries again
             raise
 
-    def opened(self, room: str) -> None:
-        """Hear a room that has become one to relay in, if somebody is in it already."""
-        if room not in self._followed and self._hub.used(subjects.chat_message(room)):
-            self._tasks.spawn(self.follow(room), f"relay to those in {room}")
-
     async def send(self, who: Principal, room: str, payload: bytes, sender: Outlet) -> None:
-        """Hand `payload` to all in the room but the sender; lost, if the broker is away."""
+        """Hand `payload` to all in the room but the sender; lost, if the broker is away.
+
+        Raises:
+            RateLimited: the user has had too much relayed.
+        """
+        if self._allowances is not None:
+            self._allowances.require(who.user_id, "bytes to relay", max(1, -(-len(payload) // PRICED_BYTES)))
         said = self._senders.name(sender) + encode_relayed(room, who.user_id, payload)
         await self._broker.publish(subjects.relay(room), said)
         self._relayed.inc()
@@ -82,8 +101,23 @@ class Relay:
         if not said.startswith(head(room)):
             self._ignored.inc()
             return
+        subject = subjects.chat_message(room)
+        if self._hub.waiting(subject) >= MAX_WAITING:
+            self._drop(room)
+            return
         event = BinaryEvent("relay", said, overflow=Overflow.DROP)
-        self._hub.tell(subjects.chat_message(room), event, but=self._senders.get(sender))
+        event.but = self._senders.get(sender)
+        self._hub.tell(subject, event)
+
+    def _drop(self, room: str) -> None:
+        self._dropped.inc()
+        if room not in self._untold:
+            self._wheel.after(DROPPED_TOLD_S, lambda: self._tell_dropped(room))
+        self._untold[room] = self._untold.get(room, 0) + 1
+
+    def _tell_dropped(self, room: str) -> None:
+        dropped = make_event("dropped", {"kind": "relay", "count": self._untold.pop(room)})
+        self._hub.tell(subjects.chat_message(room), dropped)
 
     async def _leave_empty_rooms(self) -> None:
         while True:

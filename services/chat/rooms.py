@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +36,12 @@ CLOSED_S = 90
 the time that edges keep what was said last in a room without listeners (`hub.LINGER_S`)."""
 
 LAST_PURGES_S = 2.0
+REVIEWED_AT_ONCE = 500
+REVIEWED_AGAIN_AFTER_S = 1.0
 _LISTED = {"room", "title", "private", "owner", "relay"}
 
-OnRecord = Callable[[RoomRecord], None]
-"""Called with a room's record whenever it may have changed: whoever it does not admit must leave."""
+OnPrivate = Callable[[Mapping[str, RoomRecord]], None]
+"""Called with the records of private rooms that may have changed, by room: whoever one does not admit must leave."""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class Rooms:
     """Who may be where. Records are kept for CACHE_S and follow every change as it is stored.
 
     Args:
+        occupied: returns the rooms that somebody here is in.
         ownership: limits how many a user owns; None for no limit.
         default_room: it is everybody's: nobody can make it theirs.
     """
@@ -61,22 +64,26 @@ class Rooms:
         self,
         broker: Broker,
         *,
-        on_record: OnRecord,
+        on_private: OnPrivate,
+        occupied: Callable[[], Iterable[str]] = tuple,
         ownership: Ownership | None = None,
         default_room: str = "",
         clock: Clock = monotonic_s,
     ) -> None:
         self._broker, self._ownership, self._default_room = broker, ownership, default_room
-        self._on_record, self._clock = on_record, clock
+        self._on_private, self._occupied, self._clock = on_private, occupied, clock
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._reading: dict[str, asyncio.Task[RoomRecord | None]] = {}
         self._closing: set[str] = set()
+        self._doubted = asyncio.Event()
         self._tasks = TaskKeeper()
 
     async def start(self) -> None:
-        """Follow changes made at any edge."""
+        """Follow changes made at any edge, and review them: news of one may be lost."""
         await self._broker.subscribe(subjects.bucket_changes(subjects.ROOMS), self._changed)
-        self._broker.on_reconnect(self._reconnected)
+        await self._broker.subscribe(subjects.leader_elected(subjects.bucket_stream(subjects.ROOMS)), self._doubt)
+        self._broker.on_reconnect(self._doubt)
+        self._tasks.keep(self._review_for_ever, "rooms-review")
 
     async def close(self) -> None:
         """Follow no more; what was to be purged again is purged now."""
@@ -121,7 +128,7 @@ class Rooms:
         if self._ownership is not None:
             await self._ownership.note(user.user_id, room)
         revision = await self._broker.put(subjects.ROOMS, room, value=record.to_json(), expect=0)
-        self._keep(room, record, revision)
+        self._apply(room, record, revision)
         return record
 
     async def delete(self, by: Principal, room: str) -> None:
@@ -249,15 +256,41 @@ class Rooms:
         self._apply(room, *((_record(entry.value), entry.revision) if entry else (None, 0)))
         return self._cache[room].record
 
-    def _reconnected(self) -> None:
-        self._tasks.spawn(self._read_again(), "rooms-read-again")
-
-    async def _read_again(self) -> None:
-        """Changes may have been missed: read every private room that is known here, and forget the others."""
-        private = [room for room, cached in self._cache.items() if cached.record and cached.record.private]
+    def _doubt(self, *_news: Message) -> None:
+        """Changes may have been missed: go by nothing that was read before, and review who is where."""
         self._cache.clear()
-        for room in private:
-            await self._fresh(room)
+        self._doubted.set()
+
+    async def _review_for_ever(self) -> None:
+        """Review every CACHE_S, and at once when in doubt; until that has been done, again and again."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CACHE_S):
+                    await self._doubted.wait()
+            self._doubted.clear()
+            try:
+                await self._review()
+            except FanfareError as error:
+                get_logger().warning("rooms_not_reviewed", reason=str(error))
+                await asyncio.sleep(REVIEWED_AGAIN_AFTER_S)
+                self._doubted.set()
+
+    async def _review(self) -> None:
+        """Read the records of all rooms that somebody here is in, and have those leave whom they do not admit."""
+        rooms, stream = sorted(self._occupied()), subjects.bucket_stream(subjects.ROOMS)
+        for first in range(0, len(rooms), REVIEWED_AT_ONCE):
+            keys = [subjects.bucket_key(subjects.ROOMS, room) for room in rooms[first : first + REVIEWED_AT_ONCE]]
+            private: dict[str, RoomRecord] = {}
+            for message in await self._broker.read_last(stream, keys):
+                room = subjects.tokens_after(message.subject, 2)[0]
+                record = None if message.gone else readable(message.data)
+                if record is None and not message.gone:
+                    continue  # it is logged; whoever is in stays, and nobody else gets in
+                newest = self._newest(room, record, message.seq)
+                if newest is not None and newest.private:
+                    private[room] = newest
+            if private:
+                self._on_private(private)
 
     def _changed(self, message: Message) -> None:
         room = subjects.tokens_after(message.subject, 3)[0]
@@ -268,13 +301,18 @@ class Rooms:
             self._cache.pop(room, None)
 
     def _apply(self, room: str, record: RoomRecord | None, revision: int) -> None:
-        """Go by a record from now on, unless a newer one is known: what is heard may overtake what was asked for."""
+        """Go by a record from now on, and have those leave whom it does not admit."""
+        newest = self._newest(room, record, revision)
+        if newest is not None and newest.private:
+            self._on_private({room: newest})
+
+    def _newest(self, room: str, record: RoomRecord | None, revision: int) -> RoomRecord | None:
+        """Keep a record, or return a newer one that is known: what is heard may overtake what was asked for."""
         cached = self._cached(room)
         if cached is not None and cached.revision > revision:
-            return
+            return cached.record
         self._keep(room, record, revision)
-        if record is not None:
-            self._on_record(record)
+        return record
 
     def _keep(self, room: str, record: RoomRecord | None, revision: int) -> None:
         self._cache[room] = _Cached(record, revision, self._clock())

@@ -28,7 +28,7 @@ from shared.edge.admission import address_of, caller
 from shared.edge.wire.connection import AsgiWebSocket
 from shared.edge.wire.handover import Departed, handover_of
 from shared.edge.wire.websocket import PooledWebSocket, SocketContext
-from shared.errors import BadInput, FanfareError
+from shared.errors import BadInput, Conflict, FanfareError
 from shared.runtime.app import problem_response
 
 
@@ -220,7 +220,9 @@ def rooms_router() -> APIRouter:
 
     @router.post("", status_code=201)
     async def make_room(new: NewRoom, parts: Parts, user: User) -> dict[str, Any]:
-        """Make a room; a private one admits its owner and members only."""
+        """Make a room; a private one admits its owner and members only, in one that relays nobody may be yet."""
+        if new.relay and await parts.presence.members(new.room):
+            raise Conflict("somebody is in this room, who may not know what is relayed")
         record = await parts.rooms.create(
             user, new.room, title=new.title, private=new.private, members=new.members, relay=new.relay
         )

@@ -30,11 +30,19 @@ LIMITED_APART = (frames.SendMessage, frames.TypingStatus, ToRelay)
 
 
 class _Entered(NamedTuple):
-    """A room that a client is about to listen to: from where on, what it is told of it, and who it is told is there."""
+    """A room that a client is about to listen to.
+
+    Attributes:
+        start: from where on.
+        data: what the client is told of the room.
+        online: who it is told is there.
+        relays: whether it hears what others relay, too.
+    """
 
     start: Position
     data: dict[str, Any]
     online: Online
+    relays: bool
 
 
 class ChatSession:
@@ -97,7 +105,7 @@ class ChatSession:
             self._refuse_frame(error, given_id)
         except FanfareError as error:
             self.end(error, given_id or frames.frame_id(raw))
-            if isinstance(error, BadInput) and not self._allowed().bears_wrong_frame():
+            if isinstance(error, BadInput | Forbidden) and not self._allowed().bears_wrong_frame():
                 self._hang_up(CloseCode.RATE_LIMITED, "too many frames that are wrong")
 
     def close(self) -> None:
@@ -210,7 +218,6 @@ class ChatSession:
         record = await self._parts.rooms.admit(self.principal, room)
         if record is None or not record.relay:
             raise BadInput(f"the room {room} relays nothing; a room is made to relay")
-        self._allowed().require_relay()
         await self._parts.relay.send(self.principal, room, payload, self._connection)
 
     async def _follow(self, room: str, cursor: str | None, given_id: str | None) -> None:
@@ -253,14 +260,15 @@ class ChatSession:
         """
         start = Position.parse(cursor) if cursor else None
         record = await self._parts.rooms.admit(self.principal, room)
+        relays = record is not None and record.relay
         again = room in self.rooms
         if not again:
             self.rooms = (*self.rooms, room) if self.rooms else _alone(room)
         try:
-            if record is not None and record.relay:
-                await self._parts.relay.follow(room)
             if not again:
                 await self._parts.presence.join(room, self.user_id, self.principal.username)
+            if relays:
+                await self._parts.relay.follow(room)
             here = await self._parts.hub.position(subjects.CHAT, subjects.chat_message(room))
         except FanfareError:
             if not again:
@@ -270,10 +278,12 @@ class ChatSession:
             raise Forbidden(f"the room {room} is private", room=room)
         members = self._parts.presence.listed(room, self.user_id)
         data = {"room": room, "cursor": str(start or here), "members": members}
-        return _Entered(start or here, data, self._parts.presence.online(room))
+        return _Entered(start or here, data, self._parts.presence.online(room), relays)
 
     async def _attach(self, room: str, entered: _Entered) -> None:
         """Listen; and be told who came and went since the client was told who is here: only listeners hear of that."""
+        if room not in self.rooms or self._connection.closing:
+            return
         subject = subjects.chat_message(room)
         self._parts.hub.detach(subject, self)  # joined again from a cursor: the past first, then what is live
         gap = await self._parts.hub.attach(subjects.CHAT, subject, self, entered.start, outlet=self._connection)
@@ -282,6 +292,10 @@ class ChatSession:
             return
         if gap is not None:
             self.missed(gap)
+        if entered.relays:
+            await self._parts.relay.follow(
+                room
+            )  # again: what was replayed before may have taken longer than it lingers
         for user, name, online in self._parts.presence.changes(room, entered.online):
             self.deliver(words.presence(room, user, name, online=online))
 

@@ -18,7 +18,8 @@ class ChatSettings(ServiceSettings):
         message_limit, message_window_s: messages of one user in a window of time, over all edges.
         command_rate_hz, command_burst: joins, leaves, marks, pings, renewals and wrong frames of a connection, HTTP
             calls of a user: so many a second, and so many at once.
-        relay_rate_hz: what a connection may have relayed: so many a second, and as many at once.
+        relay_rate_hz: what a user may have relayed by this edge, each KiB that is begun counting as one: so many a
+            second, and as many at once.
         refused_before_close: frames refused by a limit on one connection before it is closed with 4029.
         max_rooms_per_socket: rooms that one WebSocket may follow.
         max_rooms_per_user: rooms that one user may own, over all edges; 0 for no cap.
@@ -42,7 +43,7 @@ class ChatSettings(ServiceSettings):
     message_window_s: int = Field(60, ge=1)
     command_rate_hz: float = Field(10.0, gt=0)
     command_burst: int = Field(100, ge=1)
-    relay_rate_hz: float = Field(60.0, ge=1)
+    relay_rate_hz: float = Field(60.0, ge=16)
     refused_before_close: int = Field(50, ge=1)
     max_rooms_per_socket: int = Field(50, ge=1)
     max_rooms_per_user: int = Field(100, ge=0, le=500)

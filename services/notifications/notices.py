@@ -43,9 +43,9 @@ class Notices:
         position = Position(self._line.position.epoch, stored.seq)
         return {"id": notice.id, "seq": stored.seq, "cursor": str(position), "duplicate": stored.duplicate}
 
-    async def history(self, user: str, *, after: int | None, limit: int) -> dict[str, Any]:
-        """Return a page of a user's own notifications, oldest first: after a sequence, or the last ones."""
-        subject, epoch = subjects.notify_user(user), self._line.position.epoch
+    async def history(self, subject: str, *, after: int | None, limit: int) -> dict[str, Any]:
+        """Return a page of the notifications of a user or a topic, oldest first: after a sequence, or the last ones."""
+        epoch = self._line.position.epoch
         if after is None:
             end = await self._broker.last_seq(subjects.NOTIFY, subject)
             messages, more = await read_before(self._broker, subjects.NOTIFY, subject, end_seq=end, limit=limit)

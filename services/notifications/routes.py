@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from services.notifications.notices import MAX_HISTORY_PAGE
 from services.notifications.opening import StreamQuery, open_stream, permitted
 from services.notifications.parts import NotificationsParts
+from services.notifications.wanted import check_topics
 from shared.auth.principal import Principal
 from shared.contracts import subjects
 from shared.contracts.claims import Scope
@@ -139,11 +140,16 @@ def notifications_router() -> APIRouter:
     async def history(
         parts: Parts,
         user: User,
+        topic: Id | None = None,
         after: Annotated[str | None, Query(max_length=2048)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_HISTORY_PAGE)] = 50,
     ) -> dict[str, Any]:
-        """Return a page of the caller's notifications, oldest first; without `after`, the last ones."""
-        return await parts.notices.history(user.user_id, after=_after(parts, after), limit=limit)
+        """Return a page of the caller's notifications or a topic's, oldest first; without `after`, the last ones."""
+        subject = subjects.notify_user(user.user_id)
+        if topic is not None:
+            check_topics(user, (topic,), limit=1)
+            subject = subjects.notify_topic(topic)
+        return await parts.notices.history(subject, after=_after(parts, after), limit=limit)
 
     return router
 

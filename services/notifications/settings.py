@@ -24,7 +24,7 @@ class NotificationsSettings(ServiceSettings):
         call_rate_hz, call_burst: HTTP calls of one user, opening a stream among them: so many a second, and so many at
             once.
         backlog_bytes: what a slow client may have waiting before its stream is ended; it resumes with its cursor.
-        send_timeout_s: a stream whose client takes nothing for this long is ended.
+        send_timeout_s: a stream whose client takes nothing for this long is ended, at the next heartbeat.
         expiry_warning_s: how long before its token expires a client is warned.
     """
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 
 from shared.clock import Clock, monotonic_s
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.listener import Outlet
 from shared.edge.pauses import Turn
-from shared.edge.wire.volley import Delivery, deliver_all, deliver_to_each
+from shared.edge.wire.volley import Delivery, deliver_all
 
 SLICE = 256
 """Listeners that are written to in one go: about 2 ms; fewer cost more each (ADR 0024)."""
@@ -62,7 +62,7 @@ class _Round:
         outlets = self._outlets[begin : begin + self._slice]
         if self.left:
             outlets = [outlet for outlet in outlets if outlet not in self.left]
-        deliver_to_each(outlets, [event for event, _ in self._events])
+        deliver_all(_apart(outlets, [event for event, _ in self._events]))
         self._taken += 1
         through = 0
         while self._events and self._events[0][1] == self._taken:
@@ -116,7 +116,7 @@ class _Alone:
                 yield (outlet,), (self.event, answer)
             else:
                 yield (outlet,), (answer,)
-        yield self.audience, (self.event,)
+        yield from _apart(self.audience, (self.event,))
 
 
 class FanOut:
@@ -181,6 +181,11 @@ class FanOut:
         busy = self._busy.get(lane)
         while busy is not None and busy.events:
             busy.reach_more()
+
+    def waiting(self, lane: Hashable) -> int:
+        """Return how many events of a lane wait, or are on their way."""
+        busy = self._busy.get(lane)
+        return len(self._alone.get(lane, ())) + (busy.events if busy is not None else 0)
 
     def settle(self) -> None:
         """Hand over what came alone, and the answers beside it, now: somebody is about to be closed."""
@@ -248,6 +253,18 @@ class FanOut:
             del self._busy[lane]
             if busy.events:
                 self._busy[lane] = busy  # behind the others
+
+
+def _apart(outlets: Sequence[Outlet], events: Sequence[Event]) -> Iterator[Delivery]:
+    """Yield who gets what: all events to nearly all, and to whom one of them is not for, the others."""
+    apart = {event.but for event in events if event.but is not None}
+    if not apart:
+        yield outlets, events
+        return
+    yield [outlet for outlet in outlets if outlet not in apart], events
+    for outlet in outlets:
+        if outlet in apart and (others := [event for event in events if event.but is not outlet]):
+            yield (outlet,), others
 
 
 def _deliver_alone(alone: Iterable[_Alone]) -> None:

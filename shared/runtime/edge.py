@@ -83,17 +83,17 @@ class Edge:
             caps, at_door = SessionLimits(), AdmissionLimits()
         return Sessions(caps, self.metrics, transport), Admission(at_door, self.metrics, transport)
 
-    def limit_calls(self, rate_hz: float, burst: int) -> Buckets | None:
-        """Return what limits the HTTP calls of each user; None where limits are off."""
+    def limit_users(self, what: str, rate_hz: float, burst: float) -> Buckets | None:
+        """Return what limits each user's use of something (`calls`: of HTTP); None where limits are off."""
+        if not self._settings.limited:
+            return None
         forgotten = self.metrics.counter("rate_limit_forgotten", "Rate limits that a full table forgot", ["limit"])
-        return (
-            Buckets(rate_hz, burst, count_forgotten=forgotten.labels("calls").inc) if self._settings.limited else None
-        )
+        return Buckets(rate_hz, burst, count_forgotten=forgotten.labels(what).inc)
 
-    def bound_backlogs(self, transport: str, lossless_bytes: int) -> OverflowLimits:
+    def bound_backlogs(self, transport: str, lossless_bytes: int, stuck_s: float = 30.0) -> OverflowLimits:
         """Return the bounds of each connection's backlog; who is closed over one is counted."""
         too_slow = self.metrics.counter("clients_too_slow", "Clients closed over a full backlog", ["transport"])
-        return OverflowLimits(lossless_bytes=lossless_bytes, count_too_slow=too_slow.labels(transport).inc)
+        return OverflowLimits(lossless_bytes, stuck_s=stuck_s, count_too_slow=too_slow.labels(transport).inc)
 
     def listen(self, hub: Hub | LineHub, canary_subject: str) -> None:
         """Not be ready while a service's hub hears nothing, or cannot compare what it heard with the broker."""

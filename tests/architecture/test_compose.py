@@ -37,10 +37,13 @@ def test_no_container_can_take_the_whole_machine(name: str) -> None:
     assert service["pids_limit"] == 512
 
 
-def test_only_the_proxy_is_reachable_from_elsewhere() -> None:
+def test_nothing_is_reachable_from_elsewhere_unless_somebody_says_so() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
-    assert published == {"proxy": ["${PORT:-8080}:8080"], "nats": ["127.0.0.1:${NATS_PORT:-4222}:4222"]}
+    assert published == {
+        "proxy": ["${BIND:-127.0.0.1}:${PORT:-8080}:8080"],
+        "nats": ["127.0.0.1:${NATS_PORT:-4222}:4222"],
+    }
 
 
 @pytest.mark.parametrize("name", REPLICAS)

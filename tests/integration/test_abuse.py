@@ -86,6 +86,26 @@ async def test_a_flood_of_pings_from_one_who_reads_is_ended(chat: EdgeProcess) -
     assert left == 1  # the neighbour alone
 
 
+async def test_a_flood_of_pongs_that_nobody_asked_for_is_ended(pooled_chat: EdgeProcess) -> None:
+    async with served_meanwhile(pooled_chat):
+        raw = await upgraded(pooled_chat)
+        flooding = asyncio.ensure_future(_flood(raw, frame(PONG, b"") * 500))
+        await raw.until_closed()
+        await _cancel(flooding)
+        raw.close()
+
+
+async def test_one_who_is_refused_again_and_again_holds_up_nobody(pooled_chat: EdgeProcess) -> None:
+    """Limits are off here: thousands of frames in one read, each refused at once, wait for nothing by themselves."""
+    async with served_meanwhile(pooled_chat):
+        raw = await upgraded(pooled_chat)
+        flooding = asyncio.ensure_future(_flood(raw, frame(BINARY, b"\x01\x01x") * 5_000))
+        await raw.until(b'"code":"forbidden"')
+        await asyncio.sleep(1)  # the neighbour is served all the while
+        await _cancel(flooding)
+        raw.close()
+
+
 async def test_a_flood_of_pings_from_one_who_never_reads_is_ended(chat: EdgeProcess) -> None:
     async with served_meanwhile(chat):
         raw = await upgraded(chat, receive_buffer=4096)

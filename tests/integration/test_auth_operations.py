@@ -226,9 +226,15 @@ async def test_the_demo_account_is_for_development_only(settings: AuthSettings) 
     assert await ensure_demo_user(settings) == demo
     async with running_auth(settings) as auth:
         assert (await auth.login(demo.username, demo.password))["user"]["id"] == demo.user_id
+        assert (await auth.http.get("/api/auth/demo")).json() == {"available": True}
 
+    production = settings.model_copy(update={"env": "production"})
     with pytest.raises(Forbidden):
-        await ensure_demo_user(settings.model_copy(update={"env": "production"}))
+        await ensure_demo_user(production)
+    async with running_auth(production) as auth:
+        for name in (demo.username, "DEMO"):
+            assert (await auth.post("login", {"username": name, "password": demo.password})).status_code == 401
+        assert (await auth.http.get("/api/auth/demo")).json() == {"available": False}
 
 
 async def test_readiness_asks_the_database_and_the_broker(auth: RunningAuth) -> None:

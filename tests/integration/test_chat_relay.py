@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from services.chat import relay
@@ -9,6 +12,8 @@ from shared.clock import monotonic_s
 from shared.contracts import subjects
 from shared.contracts.ids import new_id
 from shared.contracts.relay import MAX_RELAY_BYTES, encode_relayed
+from shared.edge.topics.hub import Hub
+from shared.errors import Unavailable
 from tests.integration.conftest import Pair
 from tests.support.clients import ChatClient, chat_client
 from tests.support.edges import Edge, Edges
@@ -142,18 +147,27 @@ async def test_who_is_put_out_of_a_private_room_neither_hears_nor_says_anything_
         assert heard(eve) == []
 
 
-async def test_who_was_there_before_a_room_was_made_hears_what_is_relayed_in_it(pair: Pair) -> None:
-    room = new_id("room-")
-    async with chat_client(pair.b, new_id("user-"), rooms=[room]) as early:
-        owner = new_id("user-")
-        await make_room(pair.a, owner, room=room)
-        async with chat_client(pair.a, owner, rooms=[room]) as ann:
+async def test_no_room_is_made_to_relay_over_the_heads_of_who_is_there_already(pair: Pair) -> None:
+    room, owner = new_id("room-"), new_id("user-")
+    body, headers = {"room": room, "relay": True}, pair.b.headers(owner)
+    async with chat_client(pair.a, new_id("user-"), rooms=[room]) as early:
 
-            async def reaches() -> bool:
-                await ann.socket.send(to_relay(b"hello"))
-                return bool(heard(early))
+        async def known_there() -> bool:
+            answer = await pair.b.http.get(f"/api/chat/rooms/{room}/presence", headers=headers)
+            return bool(answer.json()["online"])
 
-            await eventually(reaches)
+        async def refused() -> bool:
+            return (await pair.b.http.post("/api/chat/rooms", json=body, headers=headers)).status_code == 409
+
+        await eventually(known_there)
+        assert await refused()
+        await early.send("leave", {"room": room})
+        await early.inbox.next("left")
+
+        async def made() -> bool:
+            return not await refused()
+
+        await eventually(made)  # who has left may come back within a moment
 
 
 async def test_what_is_cut_off_too_large_or_names_no_room_is_refused_and_the_connection_stays(pair: Pair) -> None:
@@ -182,18 +196,69 @@ async def test_bytes_before_auth_are_no_first_frame(pair: Pair) -> None:
 async def test_who_relays_too_fast_is_told_and_then_closed_and_messages_are_not_limited_by_it(
     more_edges: Edges,
 ) -> None:
-    edge = await more_edges.chat(relay_rate_hz=5, refused_before_close=3)
+    edge = await more_edges.chat(relay_rate_hz=16, refused_before_close=3)
     room = await make_room(edge, "owner")
     async with chat_client(edge, new_id("user-"), rooms=[room]) as ann:
-        for number in range(6):
+        for number in range(17):
             await ann.socket.send(to_relay(b"%d" % number))
         error = (await ann.inbox.next("error"))["data"]
         assert (error["code"], error["retryable"]) == ("rate_limited", True)
-        assert 0 < error["retryAfterMs"] <= 201
+        assert 0 < error["retryAfterMs"] <= 1000 / 16 + 1
         await ann.say("as ever")
-        for number in range(20):
+        for number in range(40):
             await ann.socket.send(to_relay(b"%d" % number))
         assert await ann.closed() == 4029
+
+
+async def test_a_user_has_one_allowance_on_an_edge_and_pays_for_what_is_large(more_edges: Edges) -> None:
+    edge, user = await more_edges.chat(relay_rate_hz=16), new_id("user-")
+    room = await make_room(edge, "owner")
+    async with (
+        chat_client(edge, user, rooms=[room]) as one,
+        chat_client(edge, user, rooms=[room]) as other,
+        chat_client(edge, new_id("user-"), rooms=[room]) as somebody,
+    ):
+        await one.socket.send(to_relay(bytes(MAX_RELAY_BYTES)))
+        await hears(somebody, bytes(MAX_RELAY_BYTES))
+        await other.socket.send(to_relay(bytes(2_000)))
+        assert await refusal(other) == "rate_limited"
+        await somebody.socket.send(to_relay(b"not limited by it"))
+        await hears(one, b"not limited by it")
+
+
+async def test_who_goes_on_where_nothing_is_allowed_is_closed(more_edges: Edges) -> None:
+    edge = await more_edges.chat(command_burst=20, command_rate_hz=1)
+    async with (
+        chat_client(edge, new_id("user-"), rooms=[new_id("room-")]) as bad,
+        chat_client(edge, new_id("user-"), rooms=[new_id("room-")]) as neighbour,
+    ):
+        flood = to_relay(b"", "elsewhere")
+        for _ in range(200):
+            await bad.socket.send(flood)
+        await neighbour.say("served")
+        assert await bad.closed() == 4029
+
+
+async def test_what_an_edge_cannot_carry_on_in_time_is_dropped_and_told(
+    more_edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge = await more_edges.chat(relay_rate_hz=100_000)
+    room = await make_room(edge, "owner")
+    async with (
+        chat_client(edge, new_id("user-"), rooms=[room]) as ann,
+        chat_client(edge, new_id("user-"), rooms=[room]) as bob,
+    ):
+        monkeypatch.setattr(Hub, "waiting", lambda _hub, _subject: relay.MAX_WAITING)
+        for number in range(5):
+            await ann.socket.send(to_relay(b"%d" % number))
+        await eventually(lambda: edge.count("relay_dropped") == 5)
+        monkeypatch.undo()
+        await ann.socket.send(to_relay(b"carried"))
+        await hears(bob, b"carried")
+
+        for client in (ann, bob):
+            assert (await client.inbox.next("dropped"))["data"] == {"kind": "relay", "count": 5}
+        assert heard(bob) == [b"carried"]
 
 
 async def test_who_reads_too_slowly_is_told_how_many_were_dropped_and_stays(more_edges: Edges) -> None:
@@ -249,3 +314,53 @@ async def test_an_edge_stops_to_listen_to_a_room_that_nobody_here_is_in(
             await hears(bob, b"%d" % number)
         assert edge.gauge("relay_rooms") == 1
     await eventually(lambda: edge.gauge("relay_rooms") == 0)
+
+
+async def test_who_was_replayed_to_for_longer_than_an_edge_lingers_hears_the_relay(
+    more_edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LINGER_S", 0.05)
+    edge = await more_edges.chat()
+    room, ann = await make_room(edge, "owner"), new_id("user-")
+    attach, attached = Hub.attach, asyncio.Event()
+
+    async def late(hub: Hub, *args: Any, **more: Any) -> Any:
+        if args[1] == subjects.chat_message(room) and not attached.is_set():
+            await eventually(lambda: edge.gauge("relay_rooms") == 0)
+        gap = await attach(hub, *args, **more)
+        attached.set()
+        return gap
+
+    monkeypatch.setattr(Hub, "attach", late)
+    async with chat_client(edge, ann, rooms=[room]) as one:
+        await attached.wait()
+        async with chat_client(edge, new_id("user-"), rooms=[new_id("room-")]) as other:
+            await eventually(lambda: edge.gauge("relay_rooms") == 1)
+            await other.send("join", {"room": room})
+            await other.inbox.next("joined")
+            await other.socket.send(to_relay(b"hello", room))
+            await hears(one, b"hello")
+
+
+async def test_who_could_not_enter_for_want_of_the_relay_and_comes_again_is_not_shown_as_gone(
+    more_edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge = await more_edges.chat()
+    room, bob, carol = await make_room(edge, "owner"), new_id("user-"), new_id("user-")
+    async with (
+        chat_client(edge, new_id("user-"), rooms=[room]) as watcher,
+        chat_client(edge, carol, rooms=[room]) as leaving,
+    ):
+
+        async def unavailable(_relay: relay.Relay, _room: str) -> None:
+            raise Unavailable
+
+        with monkeypatch.context() as broken:
+            broken.setattr(relay.Relay, "follow", unavailable)
+            async with chat_client(edge, bob, rooms=[room], greeted=False) as refused:
+                assert (await refused.inbox.next("error"))["data"]["code"] == "unavailable"
+                assert await refused.closed() == 1012
+        async with chat_client(edge, bob, rooms=[room]):
+            await leaving.close()  # what is to be told of bob would be told before this
+            gone = await watcher.inbox.next("presence_update", lambda frame: frame["data"]["status"] == "offline")
+            assert gone["data"]["userId"] == carol

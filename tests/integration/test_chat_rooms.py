@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.chat.session import ChatSession
 from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.events import ChatMessage
@@ -204,6 +205,44 @@ async def test_a_removed_member_is_out_on_every_edge_and_hears_nothing_more(pair
             await client.send("join", {"room": room}, id="j")
             assert await error(client, "j") == "forbidden"
             assert [message["content"] for message in client.messages] == ["before"]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["in the room itself", "in a room before it"])
+async def test_who_is_removed_while_they_are_replayed_to_reads_nothing_that_was_said_later(
+    pair: Pair, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that takes what it missed slowly has been admitted, and must not outlast its removal so."""
+    owner, removed, big = someone(), someone(), somewhere()
+    room = await make_room(pair.a, owner, removed)
+    slow_room = room if own else big
+    async with chat_client(pair.a, owner, rooms=[big, room]) as host:
+        cursors = {each: (await host.say("first", room=each))["cursor"] for each in (big, room)}
+        for number in range(40):
+            await host.say(f"{number}" + "x" * 2_000, room=slow_room)
+        waiting, go_on = asyncio.Event(), asyncio.Event()
+
+        async def writable(session: ChatSession) -> None:
+            if session.user_id == removed:
+                waiting.set()
+                await go_on.wait()
+
+        monkeypatch.setattr(ChatSession, "writable", writable)
+        rooms = [room] if own else [big, room]
+        async with chat_client(pair.b, removed, rooms=rooms, cursors=[cursors[each] for each in rooms]) as slow:
+            await asyncio.wait_for(waiting.wait(), 10)
+            assert await change_member(pair.a, owner, room, "leave", removed) == 200
+            await slow.inbox.next("left")
+            await host.say("a secret", room=room)
+            await host.hears("a secret")
+            go_on.set()
+            if not own:
+                await slow.inbox.next("chat_message", lambda frame: frame["data"]["content"].startswith("39"))
+            await slow.send("ping")
+            await slow.inbox.next("pong")
+
+            heard = [message["content"] for message in slow.messages if message["room"] == room]
+            assert "a secret" not in heard
+            assert len(heard) < 20 if own else heard == []
 
 
 async def test_rooms_are_listed_a_part_at_a_time_and_none_is_left_out(

@@ -70,6 +70,7 @@ async def as_chat(broker: Broker) -> None:
         subjects.ALL_TYPING,
         subjects.relay(room),
         subjects.ALL_READ,
+        subjects.leader_elected(subjects.bucket_stream(subjects.ROOMS)),
         subjects.bucket_changes(subjects.LEASES, "edge"),
         subjects.bucket_changes(subjects.PRESENCE),
         subjects.bucket_changes(subjects.ROOMS),

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import time
+from typing import Any
 
 import httpx
 import nats
@@ -15,6 +16,7 @@ from tests.support.clients import stream_client
 from tests.support.edges import Edge, Edges, both_engines, until_ready
 from tests.support.nats_server import NatsServer
 from tests.support.producer import Producer, connected
+from tests.support.waiting import eventually
 
 
 async def unread_stream(edge: Edge, user: str) -> socket.socket:
@@ -166,9 +168,16 @@ async def test_prices_are_flagged_stale_when_their_producer_dies_and_fresh_when_
     edge = await own_edges.notifications()
     feed = await own_edges.process("price_feed", PRICE_SYMBOLS="3", PRICE_SEED="1")
     async with stream_client(edge, "u") as client:
-        listed = (await edge.http.get("/api/stocks", headers=edge.headers("u"))).json()
-        symbol = listed["symbols"][0]["symbol"]
-        assert listed["stale"] is False
+
+        async def listed() -> dict[str, Any]:
+            return dict((await edge.http.get("/api/stocks", headers=edge.headers("u"))).json())
+
+        async def has_prices() -> bool:
+            return bool((await listed())["symbols"])
+
+        await eventually(has_prices)
+        symbol = (await listed())["symbols"][0]["symbol"]
+        assert (await listed())["stale"] is False
         await edge.http.post("/api/stocks/subscribe", json={"symbols": [symbol]}, headers=edge.headers("u"))
         await client.next("price_update", lambda frame: "stale" not in frame)
         await feed.kill()

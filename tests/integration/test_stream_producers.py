@@ -168,3 +168,22 @@ async def test_history_pages_through_everything_and_hands_over_to_the_stream(edg
     for bad in ("x:y", "zzzz:1"):
         answer = await edge.http.get("/api/notifications", params={"after": bad}, headers=edge.headers(user))
         assert answer.status_code == 400
+
+
+async def test_history_of_a_topic_is_for_who_may_follow_it_and_fills_its_gap(edges: Edges, producer: Producer) -> None:
+    edge, topic = await edges.notifications(), new_id("t")
+    wanted = await producer.notify(f"notify.topic.{topic}", *(str(number) for number in range(5)))
+    await producer.notify(f"notify.topic.{new_id('t')}", "of another")
+
+    async def page(scope: str, **query: object) -> httpx.Response:
+        headers = edge.headers("u", scope=scope)
+        return await edge.http.get("/api/notifications", params={"topic": topic} | query, headers=headers)  # type: ignore[arg-type]
+
+    found = (await page(f"stream topic:{topic}")).json()
+    assert [(each["title"], each["topic"]) for each in found["notifications"]] == [(title, topic) for title in wanted]
+    epoch = found["cursor"].partition(":")[0]
+    rest = (await page("stream topic:*", after=f"{epoch}:0", limit=3)).json()
+    assert [each["title"] for each in rest["notifications"]] == wanted[:3]
+    assert rest["more"] is True
+    assert (await page("stream topic:other")).status_code == 403
+    assert (await page("stream topic:*", topic="a.b")).status_code in {400, 422}

@@ -146,3 +146,19 @@ def test_after_the_time_that_a_refusal_names_one_more_use_is_within_the_limit(
 
 def test_a_full_window_is_not_told_to_come_back_at_its_mere_end() -> None:
     assert WindowCount(60).retry_after_ms(30_000, 101, 0, 100) > 30_000
+
+
+def test_what_costs_more_takes_more_tokens_and_a_refusal_none() -> None:
+    hand = Hand()
+    buckets = Buckets(2.0, 10.0, clock=hand)
+
+    assert buckets.take("ann", 8) == 0
+    assert buckets.take("ann", 3) == pytest.approx(0.5)
+    assert buckets.take("ann", 2) == 0
+    assert buckets.take("bob", 10) == 0
+    hand.now_s = 1.0
+    assert buckets.take("ann", 3) == pytest.approx(0.5)
+    assert buckets.take("ann", 2) == 0
+    with pytest.raises(RateLimited) as refused:
+        buckets.require("ann", "bytes", 4)
+    assert refused.value.retry_after_ms == pytest.approx(2000, abs=2)

@@ -34,6 +34,7 @@ class Event:
         cursor: the SSE `id`: where a client stands that has received it; empty if that has not moved.
         retry_ms: the SSE `retry`: when the client is to come back after a break; 0 to say nothing of it.
         opcode: the kind of WebSocket frame that it is.
+        but: the one outlet of its audience that does not get it; None if all do.
     """
 
     opcode = TEXT
@@ -45,6 +46,7 @@ class Event:
         "_named_chunk",
         "_sse",
         "body",
+        "but",
         "cursor",
         "key",
         "overflow",
@@ -67,6 +69,7 @@ class Event:
         self.type, self.body, self.overflow, self.key = type_, body, overflow, key
         self.subject, self.seq = subject, seq
         self.cursor = ""
+        self.but: object = None
         self.retry_ms = 0
         self._frame_id = b""
         self._frame: bytes | None = None

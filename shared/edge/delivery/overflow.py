@@ -18,6 +18,7 @@ class OverflowLimits:
         lossless_bytes: over this the connection must be closed; it resumes with its cursor.
         droppable_events: with this many events waiting, events of class DROP are not taken any more; neither is one
             that would bring what waits over half of `lossless_bytes`: the rest is for what must not be lost.
+        stuck_s: over this without taking anything a stream's client counts as gone; a WebSocket's is asked instead.
         latest_keys: values of class LATEST kept, one for each key; a new key over it is dropped.
         count_too_slow: told of each connection that goes over `lossless_bytes`.
     """
@@ -25,6 +26,7 @@ class OverflowLimits:
     lossless_bytes: int = 1 << 20
     droppable_events: int = 64
     latest_keys: int = 5_000
+    stuck_s: float = 30.0
     count_too_slow: Callable[[], None] = lambda: None
 
 
@@ -47,16 +49,21 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._queue or self._latest or self._dropped)
 
-    def put(self, event: Event) -> bool:
-        """Take an event by its class; False if the connection is over its bound and must be closed."""
+    def put(self, event: Event, begun_bytes: int = 0) -> bool:
+        """Take an event by its class; False if the connection is over its bound and must be closed.
+
+        Args:
+            begun_bytes: what waits outside, ahead of all that is here.
+        """
         if event.overflow is Overflow.LATEST:
             self._put_latest(event)
-        elif event.overflow is Overflow.DROP and not self._has_room_for(event):
+            return True
+        if event.overflow is Overflow.DROP and not self._has_room_for(len(event.body) + begun_bytes):
             self._drop(event)
-        else:
-            self._queue.append(event)
-            self.pending_bytes += len(event.body)
-        return self.pending_bytes <= self._limits.lossless_bytes
+            return True
+        self._queue.append(event)
+        self.pending_bytes += len(event.body)
+        return self.pending_bytes + begun_bytes <= self._limits.lossless_bytes
 
     def take(self, max_bytes: float = inf) -> list[Event]:
         """Return what waits, oldest first, then the latest values, then what was dropped; and forget it.
@@ -76,8 +83,8 @@ class Backlog:
             self._dropped.clear()
         return events
 
-    def _has_room_for(self, event: Event) -> bool:
-        fits = self.pending_bytes + len(event.body) <= self._limits.lossless_bytes // 2
+    def _has_room_for(self, more_bytes: int) -> bool:
+        fits = self.pending_bytes + more_bytes <= self._limits.lossless_bytes // 2
         return fits and len(self._queue) < self._limits.droppable_events
 
     def _put_latest(self, event: Event) -> None:

@@ -32,7 +32,7 @@ from shared.edge.delivery.listener import Listener, Outlet
 from shared.edge.fanout import FanOut
 from shared.edge.topics.comparison import Comparison, is_compared
 from shared.edge.topics.interest import Interest
-from shared.edge.topics.replay import Replayer
+from shared.edge.topics.replay import Recipient, Replayer
 from shared.edge.topics.topic import Topic
 from shared.errors import BadInput, FanfareError
 from shared.tasks import TaskKeeper
@@ -64,6 +64,7 @@ class Hub:
         self._interests: dict[str, Interest] = {}
         self._epochs: dict[str, str] = {}
         self._opening: dict[str, asyncio.Future[Interest]] = {}
+        self._joining = set[tuple[Topic, Listener]]()
         self._tasks = TaskKeeper()
         self._replayer = Replayer(broker, metrics, self._tasks)
         self._fan_out = FanOut()
@@ -118,15 +119,22 @@ class Hub:
                 on as they are names its connection: in a broadcast of thousands each call counts.
 
         Returns:
-            None if the replay was complete; else the gap that was announced by nobody yet: the caller tells its client.
+            None if the replay was complete, or the listener was detached meanwhile; else the gap that was announced by
+            nobody yet: the caller tells its client.
         """
         interest = await self._open(stream, subject)
         topic = interest.topic
+        who, to = (topic, listener), outlet or listener
+        self._joining.add(who)
         interest.joining += 1  # a slow client may be replayed to for longer than an idle topic is kept
         try:
-            gap = await self._replayer.replay(topic, listener, outlet or listener, after, self._encode)
-            topic.listeners[listener] = outlet or listener
+            recipient = Recipient(listener, to, lambda: who in self._joining)
+            gap = await self._replayer.replay(topic, recipient, after, self._encode)
+            if who not in self._joining:
+                return None
+            topic.listeners[listener] = to
         finally:
+            self._joining.discard(who)
             interest.joining -= 1
             topic.idle_since_s = None if topic.listeners else self._clock()
         return gap
@@ -141,20 +149,23 @@ class Hub:
         interest = self._interests.get(subject)
         if interest is None:
             return
+        self._joining.discard((interest.topic, listener))
         outlet = interest.topic.listeners.pop(listener, listener)
         self._fan_out.forget(interest.topic, outlet)
         if not interest.topic.listeners:
             interest.topic.idle_since_s = self._clock()
 
-    def tell(self, subject: str, event: Event, *, but: Outlet | None = None) -> None:
-        """Hand an event that was never stored to all who listen to `subject`, but for one outlet."""
+    def tell(self, subject: str, event: Event) -> None:
+        """Hand an event that was never stored to all who listen to `subject`, but for the one that it is not for."""
         interest = self._interests.get(subject)
-        if interest is None:
-            return
-        outlets = [outlet for outlet in interest.topic.listeners.values() if outlet is not but]
-        if outlets:
-            self._fan_out.send(interest.topic, event, outlets)
-            self._delivered.add(event.type, len(outlets))
+        if interest is not None and interest.topic.listeners:
+            self._fan_out.send(interest.topic, event, interest.topic.listeners.values())
+            self._delivered.add(event.type, len(interest.topic.listeners))
+
+    def waiting(self, subject: str) -> int:
+        """Return how many events of `subject` are on their way to those who listen here."""
+        interest = self._interests.get(subject)
+        return self._fan_out.waiting(interest.topic) if interest is not None else 0
 
     def answer(self, subject: str, outlet: Outlet, event: Event) -> None:
         """Hand `event` to one outlet, in one write with what it is about to get of `subject`, if there is such."""

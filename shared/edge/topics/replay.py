@@ -7,7 +7,8 @@ snapshot instead. It never skips in silence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from shared.broker.port import Broker
 from shared.contracts.cursor import Position
@@ -26,6 +27,19 @@ PORTION_BYTES = 16 * 1024
 """Of what a client has missed, as much is one write; a client that is slow is asked before each whether it has room."""
 
 
+class Recipient(NamedTuple):
+    """Whom a replay is for.
+
+    Attributes:
+        outlet: where its events go.
+        stays: whether it still wants them, and may have them.
+    """
+
+    listener: Listener
+    outlet: Outlet
+    stays: Callable[[], bool]
+
+
 class Replayer:
     """Reads and delivers replays."""
 
@@ -35,12 +49,11 @@ class Replayer:
         self._complete = self._outcomes.labels("complete")
         self._replayed = metrics.counter("replayed_events", "Events delivered from history at a resume")
 
-    async def replay(
-        self, topic: Topic, listener: Listener, outlet: Outlet, after: Position, encode: Encode
-    ) -> Gap | None:
+    async def replay(self, topic: Topic, to: Recipient, after: Position, encode: Encode) -> Gap | None:
         """Deliver everything after `after` up to the topic's cursor; nothing awaits between its end and the return.
 
-        So the caller can add the listener to the topic at once, and no message falls in between.
+        So the caller can add the listener to the topic at once, and no message falls in between. Whoever leaves
+        meanwhile gets no more: they may have been put out of a private room.
         """
         if after == topic.position:  # nearly everybody: who comes is told where the topic is, and attaches there
             self._complete.inc()
@@ -48,7 +61,7 @@ class Replayer:
         reason = await self._obstacle(topic, after)
         if reason is not None:
             return self._gap(topic, after.seq, reason)
-        return await self._bring_up(topic, listener, outlet, after, encode)
+        return await self._bring_up(topic, to, after, encode)
 
     async def _obstacle(self, topic: Topic, after: Position) -> GapReason | None:
         """Return why the stream cannot tell what came after a place; None if it can."""
@@ -58,34 +71,36 @@ class Replayer:
             return GapReason.UNKNOWN
         return None
 
-    async def _bring_up(
-        self, topic: Topic, listener: Listener, outlet: Outlet, after: Position, encode: Encode
-    ) -> Gap | None:
+    async def _bring_up(self, topic: Topic, to: Recipient, after: Position, encode: Encode) -> Gap | None:
         """Deliver until what is left fits one step; what comes live meanwhile pushes events out of the ring."""
         reached = after.seq
         while topic.epoch == after.epoch:
+            if not to.stays():
+                return None
             recent = topic.recent(reached)
             if recent is None:
                 past = await self._recall.since(topic, reached, encode)
                 if isinstance(past, GapReason):
                     return self._gap(topic, reached, past)
-                await self._deliver(listener, outlet, past.events)
+                await self._deliver(to, past.events)
                 reached = past.end_seq
             elif len(recent) > RING_STEP:
-                await self._deliver(listener, outlet, recent[:-RING_STEP])
+                await self._deliver(to, recent[:-RING_STEP])
                 reached = recent[-RING_STEP - 1].seq
             else:
                 for portion in _portions(recent):
-                    self._hand_over(outlet, portion)
+                    self._hand_over(to.outlet, portion)
                 self._complete.inc()
                 return None
         return self._gap(topic, reached, GapReason.EPOCH)
 
-    async def _deliver(self, listener: Listener, outlet: Outlet, events: Sequence[Event]) -> None:
+    async def _deliver(self, to: Recipient, events: Sequence[Event]) -> None:
         pauses = Pauses()
         for portion in _portions(events):
-            self._hand_over(outlet, portion)
-            await listener.writable()
+            if not to.stays():
+                return
+            self._hand_over(to.outlet, portion)
+            await to.listener.writable()
             await pauses.when_due()
 
     def _hand_over(self, outlet: Outlet, events: Sequence[Event]) -> None:

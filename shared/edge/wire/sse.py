@@ -12,7 +12,6 @@ from shared.edge.wire.writer import PooledWriter
 
 COMMENT = chunk(b": keep-alive\r\n\r\n")
 LAST_CHUNK = b"0\r\n\r\n"
-MAX_STUCK_SWEEPS = 2
 
 
 class StreamEnd(Protocol):
@@ -25,13 +24,13 @@ class StreamEnd(Protocol):
 class PooledStream(PooledWriter):
     """One client. A peer that has gone without a word is found by the kernel (TCP_USER_TIMEOUT on the listener)."""
 
-    __slots__ = ("_stuck", "session")
+    __slots__ = ("_took_at_s", "session")
 
     named: ClassVar = False
 
     def __init__(self, pool: Pool, fd: int, limits: OverflowLimits) -> None:
         super().__init__(pool, fd, limits)
-        self._stuck = 0
+        self._took_at_s = 0.0
         self.session: StreamEnd
 
     # -- what the session calls ---------------------------------------------------------------------------------------
@@ -64,17 +63,13 @@ class PooledStream(PooledWriter):
         """A client has nothing to say on an open stream; reading it is how its leaving is noticed."""
 
     def sweep(self, now_s: float) -> None:
-        """Send a comment; a client that has taken nothing for MAX_STUCK_SWEEPS heartbeats is gone."""
+        """Send a comment; a client that has taken nothing of what waits for `stuck_s` is gone."""
         if self.congestion is None:
-            self._stuck = 0
             self.send(COMMENT)
         elif self.congestion.progressed:
-            self.congestion.progressed = False
-            self._stuck = 0
-        else:
-            self._stuck += 1
-            if self._stuck >= MAX_STUCK_SWEEPS:
-                self.pool.discard(self)
+            self.congestion.progressed, self._took_at_s = False, now_s
+        elif now_s - self._took_at_s >= self.limits.stuck_s:
+            self.pool.discard(self)
 
     def gone(self) -> None:
         """Tell the session."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from shared.contracts.close_codes import CloseCode
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.overflow import OverflowLimits
+from shared.edge.pauses import Pauses
 from shared.edge.timers import Wheel
 from shared.edge.wire import frames
 from shared.edge.wire.handover import Departed
@@ -172,7 +173,7 @@ class PooledWebSocket(PooledWriter):
                     self._peer_closed(code)
                     return
                 case frames.Pong():
-                    pass
+                    self._count_ping()
 
     def _queue(self, payload: bytes) -> None:
         if self.closing:
@@ -189,8 +190,12 @@ class PooledWebSocket(PooledWriter):
         try:
             if first is not None:
                 await first
+            pauses: Pauses | None = None
             while self._inbound:
                 await self.session.receive(self._inbound.popleft())
+                if self._inbound:  # a read may hold thousands, and what refuses them may wait for nothing
+                    pauses = pauses or Pauses()
+                    await pauses.when_due()
         except BaseException:
             # The task keeper logs it; a session in an unknown state serves nobody.
             self._rest()
@@ -214,12 +219,16 @@ class PooledWebSocket(PooledWriter):
 
     def _pong(self, payload: bytes) -> None:
         """Answer, unless the answers pile up or the questions come too fast."""
+        self._count_ping()
+        if self.congestion is None and not self.closing:
+            self.send(frames.encode_pong(payload))
+
+    def _count_ping(self) -> None:
+        """Count a ping, or a pong that nobody may have asked for."""
         self._pings += 1
         if self._pings > MAX_PINGS_PER_HEARTBEAT:
             self.close(1008, "too many pings")
             self.pool.discard(self)
-        elif self.congestion is None and not self.closing:
-            self.send(frames.encode_pong(payload))
 
     def _peer_closed(self, code: int) -> None:
         """Answer; what the peer sent before its close is handled still, and then the connection goes."""

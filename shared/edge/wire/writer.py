@@ -201,9 +201,7 @@ class PooledWriter(ABC):
 
     def _keep(self, event: Event) -> None:
         congestion = self.congestion
-        if congestion is not None and (
-            not congestion.backlog.put(event) or congestion.pending_bytes > self.limits.lossless_bytes
-        ):
+        if congestion is not None and not congestion.backlog.put(event, len(congestion.tail)):
             self.limits.count_too_slow()
             congestion.backlog.take()  # its cursor brings it again; so the last words come at once, and hold no memory
             self.too_slow()

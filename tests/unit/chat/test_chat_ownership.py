@@ -64,7 +64,7 @@ def broker() -> ShakyBroker:
 
 @pytest.fixture
 async def rooms(broker: ShakyBroker) -> AsyncIterator[Rooms]:
-    rooms = Rooms(broker, on_record=lambda _record: None, ownership=Ownership(broker, limit=LIMIT))
+    rooms = Rooms(broker, on_private=lambda _record: None, ownership=Ownership(broker, limit=LIMIT))
     await rooms.start()
     yield rooms
     await rooms.close()
@@ -142,7 +142,7 @@ async def test_whoever_keeps_asking_over_their_limit_costs_one_comparison_a_minu
 
 
 async def test_of_many_that_are_made_at_once_at_two_edges_no_more_are_made_than_fit(broker: ShakyBroker) -> None:
-    edges = [Rooms(broker, on_record=lambda _record: None, ownership=Ownership(broker, limit=LIMIT)) for _ in "ab"]
+    edges = [Rooms(broker, on_private=lambda _record: None, ownership=Ownership(broker, limit=LIMIT)) for _ in "ab"]
     answers = await asyncio.gather(
         *(make(edges[number % 2], f"room-{number}") for number in range(20)), return_exceptions=True
     )

@@ -14,6 +14,7 @@ from shared.clock import monotonic_s
 from shared.contracts import subjects
 from shared.edge.continuity.canary import encode_canary
 from shared.edge.deadletters import DeadLetters
+from shared.edge.timers import Wheel
 from shared.edge.topics.hub import Hub
 from shared.errors import Unavailable
 from shared.telemetry.metrics import Metrics
@@ -47,7 +48,7 @@ class Edge:
             metrics=self.metrics,
             on_gap=lambda _topic, _gap: None,
         )
-        self.relay = Relay(self.broker, hub, self.metrics)
+        self.relay = Relay(self.broker, hub, Wheel(), self.metrics)
 
     @property
     def rooms(self) -> float | None:

@@ -63,7 +63,6 @@ def written(monkeypatch: pytest.MonkeyPatch) -> None:
         for outlets, events in deliveries:
             deliver_to_each(cast("Sequence[Reader]", outlets), events)
 
-    monkeypatch.setattr(fanout, "deliver_to_each", deliver_to_each)
     monkeypatch.setattr(fanout, "deliver_all", deliver_all)
 
 
@@ -428,3 +427,44 @@ def test_whatever_happens_in_between_each_gets_what_one_by_one_would_bring(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fanout, "SLICE", 2)
         asyncio.run(live_through())
+
+
+@pytest.mark.usefixtures("written")
+@pytest.mark.parametrize("size", [10, FEW + 10])
+async def test_what_is_not_for_its_sender_is_joined_for_all_others_as_what_is_for_everybody(size: int) -> None:
+    """Moves of players that come together are one write for each, not one for each move."""
+    topic, readers = audience(size)
+    fan_out = FanOut()
+    for seq in (1, 2, 3):
+        move = event(seq)
+        move.but = readers[seq]
+        fan_out.send(topic, move, topic.listeners)
+    fan_out.send(topic, event(4), topic.listeners)
+    await until_idle(readers, 4)
+
+    for number, reader in enumerate(readers):
+        assert reader.writes == [[seq for seq in (1, 2, 3, 4) if seq == 4 or seq != number]]
+
+
+@pytest.mark.usefixtures("written")
+async def test_what_is_for_nobody_but_its_sender_is_written_to_nobody() -> None:
+    topic, readers = audience(1)
+    alone = event(1)
+    alone.but = readers[0]
+    FanOut().send(topic, alone, topic.listeners)
+    FanOut().send(topic, event(2), topic.listeners)
+    await until_idle(readers, 2)
+
+    assert readers[0].writes == [[2]]
+
+
+async def test_it_says_how_much_of_a_lane_waits() -> None:
+    topic, readers = audience(SLICE * 2)
+    fan_out = FanOut()
+    counts = [fan_out.waiting(topic)]
+    for seq in (1, 2, 3):
+        fan_out.send(topic, event(seq), topic.listeners)
+        counts.append(fan_out.waiting(topic))
+    await until_idle(readers, 3)
+
+    assert [*counts, fan_out.waiting(topic)] == [0, 1, 2, 3, 0]

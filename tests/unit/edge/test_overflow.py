@@ -93,6 +93,18 @@ def test_what_may_be_dropped_takes_no_more_than_half_of_the_room_so_it_costs_nob
     assert json.loads(told.body) == {"kind": "relay", "count": 18}
 
 
+def test_what_is_begun_already_counts_against_both_bounds() -> None:
+    backlog = Backlog(OverflowLimits(lossless_bytes=100, droppable_events=50))
+    droppable_ = Event("relay", b"x" * 20, overflow=Overflow.DROP)
+
+    assert backlog.put(droppable_, begun_bytes=40)  # dropped
+    assert backlog.pending_bytes == 0
+    assert backlog.put(droppable_, begun_bytes=30)
+    assert backlog.put(lossless(50), begun_bytes=30)
+    assert not backlog.put(lossless(1), begun_bytes=30)
+    assert backlog.put(droppable_, begun_bytes=90), "what may be dropped never costs the connection"
+
+
 def test_the_count_of_dropped_events_comes_last_and_once() -> None:
     backlog = Backlog(LIMITS)
     for _ in range(3):

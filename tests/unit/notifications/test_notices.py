@@ -133,7 +133,7 @@ async def test_given_an_id_a_repetition_is_stored_once(store: Notices) -> None:
 
     assert again == first | {"duplicate": True}
     assert other["duplicate"] is False
-    assert len((await store.history("u", after=None, limit=9))["notifications"]) == 1
+    assert len((await store.history(subjects.notify_user("u"), after=None, limit=9))["notifications"]) == 1
 
 
 async def test_history_pages_forward_without_a_hole_and_skips_what_is_not_valid(store: Notices) -> None:
@@ -143,7 +143,7 @@ async def test_history_pages_forward_without_a_hole_and_skips_what_is_not_valid(
         await store.publish("notify.user.v", Notification(title="somebody else's"))
     titles, after, more = [], 0, True
     while more:
-        page = await store.history("u", after=after, limit=3)
+        page = await store.history(subjects.notify_user("u"), after=after, limit=3)
         titles += [each["title"] for each in page["notifications"]]
         after, more = int(page["cursor"].partition(":")[2]), page["more"]
 
@@ -153,7 +153,7 @@ async def test_history_pages_forward_without_a_hole_and_skips_what_is_not_valid(
 async def test_history_without_a_cursor_is_the_last_page(store: Notices) -> None:
     for number in range(7):
         await store.publish("notify.user.u", Notification(title=f"t{number}"))
-    page = await store.history("u", after=None, limit=3)
+    page = await store.history(subjects.notify_user("u"), after=None, limit=3)
 
     assert [each["title"] for each in page["notifications"]] == ["t4", "t5", "t6"]
     assert page["more"] is True

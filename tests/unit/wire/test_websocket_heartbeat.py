@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ import pytest
 from shared.contracts.close_codes import CloseCode
 from shared.edge.delivery.event import Event
 from shared.edge.delivery.overflow import OverflowLimits
+from shared.edge.pauses import TURN_S
 from shared.edge.timers import Wheel
 from shared.edge.wire import frames
 from shared.edge.wire.pool import Pool
@@ -150,3 +153,21 @@ async def test_one_that_is_too_slow_hears_so_behind_what_was_begun_and_not_behin
 
     assert close == frames.encode_close(CloseCode.TOO_SLOW, "too slow: reconnect with your cursor")
     assert len(whole) < line.edge.limits.lossless_bytes / 2
+
+
+async def test_thousands_of_frames_in_one_read_hold_nobody_up_though_none_waits_for_anything(line: Line) -> None:
+    handled, turns = [], 0
+
+    async def busy(raw: str | bytes) -> None:
+        handled.append(raw)
+        until_s = time.perf_counter() + 0.0005
+        while time.perf_counter() < until_s:
+            pass
+
+    line.session.receive = busy  # type: ignore[method-assign]
+    line.edge.readable(b"\x82\x81\0\0\0\0x" * 200)
+    while len(handled) < 200:
+        turns += 1
+        await asyncio.sleep(0)
+
+    assert turns > 200 * 0.0005 / TURN_S / 2

@@ -1,6 +1,7 @@
 /** The sign-in form: log in, or make an account. */
 
 import { type Auth, asProblem } from "../client";
+import { request } from "../client/http";
 import { byId } from "./dom";
 
 type Mode = "login" | "register";
@@ -59,6 +60,7 @@ export function setUpSignIn(auth: Auth): void {
     enter(mode === "login" ? "register" : "login");
     user.focus();
   });
+  void offerDemo();
   byId("login-demo").addEventListener("click", () => {
     enter("login");
     user.value = "demo";
@@ -69,4 +71,12 @@ export function setUpSignIn(auth: Auth): void {
     event.preventDefault();
     void send();
   });
+}
+
+/** Show the account that everybody knows, where there is one. */
+async function offerDemo(): Promise<void> {
+  const { available } = await request<{ available: boolean }>("GET", "/api/auth/demo").catch(() => ({
+    available: false,
+  }));
+  byId("login-demo").hidden = !available;
 }
