@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import Scope
 
 from services.auth.clients import Clients
 from services.auth.database import Database
@@ -19,12 +19,14 @@ from services.auth.parts import Parts, Policies
 from services.auth.passwords import Passwords
 from services.auth.revocations import RevocationLog
 from services.auth.routes import router, well_known
-from services.auth.sessions import Sessions
+from services.auth.sessions import SessionLimits, Sessions
 from services.auth.settings import AuthSettings
 from services.auth.throttle import Throttle
 from services.auth.users import Users
 from shared.auth.tokens import TokenVerifier
+from shared.edge.admission import address_of
 from shared.errors import FanfareError
+from shared.limits import Buckets
 from shared.runtime.app import ServiceApp, build_app
 from shared.runtime.lifecycle import Lifecycle
 from shared.runtime.link import connect_broker
@@ -44,7 +46,9 @@ def create_app(
     lifecycle, metrics = lifecycle or Lifecycle(), metrics or Metrics()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+    async def lifespan(app: ServiceApp) -> AsyncIterator[Mapping[str, Any]]:
+        if settings.limited:
+            app.guard = _guard(settings, metrics)
         async with AsyncExitStack() as stack:
             yield {"auth": await _start(settings, lifecycle, metrics, stack)}
 
@@ -63,7 +67,14 @@ async def _start(settings: AuthSettings, lifecycle: Lifecycle, metrics: Metrics,
     keyring = Keyring(key_store(settings, database))
     await keyring.load()
     revocations = RevocationLog(database, broker, metrics)
-    sessions = Sessions(database, revocations, metrics, ttl_s=settings.session_ttl_s)
+    limits = SessionLimits(settings.max_sessions_per_user, settings.refresh_rate_hz)
+    sessions = Sessions(
+        database,
+        revocations,
+        metrics,
+        ttl_s=settings.session_ttl_s,
+        limits=limits if settings.limited else SessionLimits(),
+    )
     throttle = Throttle(database, enabled=settings.limited)
 
     keeper.keep(keyring.run, "auth-keys")
@@ -98,6 +109,18 @@ def _parts(
         policies=Policies.of(settings),
         logins=metrics.counter("auth_logins", "Logins by name and password", ["result"]),
     )
+
+
+def _guard(settings: AuthSettings, metrics: Metrics) -> Callable[[Scope], None]:
+    """Return what refuses the calls of an address that calls too often, before they cost anything."""
+    forgotten = metrics.counter("rate_limit_forgotten", "Rate limits that a full table forgot", ["limit"])
+    calls = Buckets(settings.call_rate_hz, settings.call_burst, count_forgotten=forgotten.labels("addresses").inc)
+
+    def guard(scope: Scope) -> None:
+        if address := address_of(scope):
+            calls.require(address, "calls from this address")
+
+    return guard
 
 
 async def _purge(sessions: Sessions, throttle: Throttle) -> None:

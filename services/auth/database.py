@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import ColumnElement, CursorResult, delete, event, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from shared.errors import Unavailable
 
@@ -19,6 +20,7 @@ POOL_SIZE = 10
 POOL_WAIT_S = 5.0
 BUSY_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_S = 5.0
+DELETED_AT_ONCE = 2_000
 _LOCK_ID = 0x46414E46  # "FANF": any number, the same in every replica
 
 
@@ -53,6 +55,20 @@ class Database:
             if self._engine.dialect.name == "postgresql":
                 await session.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
             yield session
+
+    async def delete_by_and_by(self, key: InstrumentedAttribute[str], where: ColumnElement[bool]) -> None:
+        """Delete all rows of a table that `where` holds for, a part in each transaction: none may take too long.
+
+        Args:
+            key: the table's primary key.
+        """
+        table = key.class_
+        part = select(key).where(where).limit(DELETED_AT_ONCE)
+        deleted = DELETED_AT_ONCE
+        while deleted == DELETED_AT_ONCE:
+            async with self.transaction() as tx:
+                result = await tx.execute(delete(table).where(key.in_(part.scalar_subquery())))
+                deleted = result.rowcount if isinstance(result, CursorResult) else 0
 
     async def check(self) -> None:
         """Pass if the database answers: a readiness check.

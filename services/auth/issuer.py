@@ -30,8 +30,8 @@ class Issuer:
         self._keyring, self._issuer, self._audience, self._access_ttl_s = keyring, issuer, audience, access_ttl_s
 
     def access(self, session: Session, *, name: str, scope: str) -> Issued:
-        """Return an access token for `session`; it never outlives it."""
-        issued_at_s = max(now_s(), session.begun_ms // 1000)
+        """Return an access token for `session`, made when that was seen to stand; it never outlives it."""
+        issued_at_s = max(session.checked_ms, session.begun_ms) // 1000
         expires_at_s = min(issued_at_s + self._access_ttl_s, session.expires_ms // 1000)
         claims = Claims(
             iss=self._issuer,
@@ -56,7 +56,7 @@ class Issuer:
             sub=holder.user_id,
             sid=holder.session,
             jti=new_id(),
-            iat=now,
+            iat=holder.issued_at_s,  # whatever revokes the holder's token revokes what is lent of it
             exp=now + TICKET_TTL_S,
             typ="ticket",
             scope=" ".join(sorted(holder.scopes)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,6 +28,9 @@ from shared.telemetry.metrics import Metrics
 SOON_S = 1.0
 PERIOD_S = 2.0
 BATCH = 100
+AHEAD_MS = 1000
+"""How far ahead of now all sessions are revoked: what was looked at on another replica, whose clock differs or whose
+answer is under way, is covered. The next login begins behind that."""
 
 
 class RevocationLog:
@@ -41,7 +44,9 @@ class RevocationLog:
 
     async def write(self, tx: AsyncSession, subject: str, session_id: str | None, reason: str) -> None:
         """Revoke one session of `subject`, or with None all it has begun so far, as part of `tx`."""
-        before_ms = now_ms() if session_id else max(now_ms(), await self._latest_begin_ms(tx, subject))
+        before_ms = now_ms()
+        if session_id is None:
+            before_ms = max(before_ms + AHEAD_MS, await self._latest_begin_ms(tx, subject))
         tx.add(Revoked(id=new_id(), subject=subject, session_id=session_id, before_ms=before_ms, reason=reason))
         await tx.flush()
 
@@ -70,10 +75,10 @@ class RevocationLog:
             await asyncio.sleep(PERIOD_S)
 
     async def purge(self, before_ms: int) -> None:
-        """Delete the revocations of sessions that have expired since."""
-        async with self._database.transaction() as tx:
-            old = (Revoked.before_ms < before_ms) & Revoked.published_ms.is_not(None)
-            await tx.execute(delete(Revoked).where(old))
+        """Delete what is older, unless it holds off a session that is there still: a setting may have changed."""
+        needed = exists().where(SessionRow.subject == Revoked.subject, _covers())
+        old = (Revoked.before_ms < before_ms) & Revoked.published_ms.is_not(None) & ~needed
+        await self._database.delete_by_and_by(Revoked.id, old)
 
     async def _latest_begin_ms(self, tx: AsyncSession, subject: str) -> int:
         """Return when the subject's last session began; after a revocation that may be up to a second ahead of now."""
@@ -94,9 +99,13 @@ class RevocationLog:
 
 def is_revoked() -> ColumnElement[bool]:
     """Return the column that says of each session in a query whether it has been revoked, alone or with all before."""
+    return exists().where(Revoked.subject == SessionRow.subject, _covers())
+
+
+def _covers() -> ColumnElement[bool]:
+    """Return whether a revocation of a subject is of a session of theirs."""
     alone = Revoked.session_id == SessionRow.id
-    with_all = Revoked.session_id.is_(None) & (Revoked.before_ms >= SessionRow.begun_ms)
-    return exists().where(Revoked.subject == SessionRow.subject, alone | with_all)
+    return alone | Revoked.session_id.is_(None) & (Revoked.before_ms >= SessionRow.begun_ms)
 
 
 def _event(row: Revoked) -> Revocation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -31,7 +32,7 @@ from shared.auth.credentials import CredentialKind, changes_state, check_origin,
 from shared.auth.principal import Principal
 from shared.contracts.claims import COOKIE, Scope
 from shared.contracts.ids import Id
-from shared.errors import NotFound, RateLimited, SessionRevoked, TokenExpired, Unauthorized
+from shared.errors import NotFound, RateLimited, SessionRevoked, TokenExpired, Unauthorized, Unavailable
 from shared.telemetry.logs import get_logger
 
 JWKS_MAX_AGE_S = 300
@@ -205,15 +206,25 @@ async def _authenticate(request: Request, body: LoginBody, parts: Parts) -> User
     address = Subject(parts.policies.address, _address(request))
     try:
         await parts.throttle.attempt(account, address)
-        if parts.settings.env != "development" and is_demo(body.username, body.password):
-            raise Unauthorized("wrong username or password")
-        user = await parts.users.authenticate(body.username, body.password)
+        user = await _find(body, parts, account, address)
     except (Unauthorized, RateLimited) as error:
         parts.logins.labels(error.code).inc()
         raise
     parts.logins.labels("ok").inc()
     await parts.throttle.succeeded(account, address)
     return user
+
+
+async def _find(body: LoginBody, parts: Parts, account: Subject, address: Subject) -> User:
+    """Return whose name and password these are; what cannot be looked at counts as no attempt."""
+    if parts.settings.env != "development" and is_demo(body.username, body.password):
+        raise Unauthorized("wrong username or password")
+    try:
+        return await parts.users.authenticate(body.username, body.password)
+    except (RateLimited, Unavailable):
+        with suppress(Unavailable):
+            await parts.throttle.forgive(account, address)
+        raise
 
 
 def _answer(request: Request, response: Response, parts: Parts, user: User, session: Session) -> SessionView:

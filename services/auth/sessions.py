@@ -16,7 +16,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.auth.database import Database
@@ -26,9 +26,12 @@ from services.auth.revocations import RevocationLog, is_revoked
 from shared.clock import now_ms
 from shared.contracts.ids import new_id
 from shared.errors import SessionRevoked, TokenExpired, Unauthorized
+from shared.limits import Buckets
 from shared.telemetry.metrics import Metrics
 
 RETRY_MS = 10_000
+REFRESH_BURST = 30
+ENDED_AT_ONCE = 10
 USED_KEPT_MS = 24 * 3600 * 1000
 """How long a used token is remembered. Used again after that it is refused, but no longer ends its family."""
 
@@ -37,20 +40,47 @@ Outcome = Literal["rotated", "retried", "reused"]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that stands, and the refresh token to go on with; None for a client, which has its secret."""
+    """A session that stands, and the refresh token to go on with; None for a client, which has its secret.
+
+    Attributes:
+        checked_ms: when the question was asked whether it stands; what it is given was made then, so that all who are
+            revoked meanwhile are covered.
+    """
 
     id: str
     subject: str
     begun_ms: int
     expires_ms: int
     refresh_token: str | None = None
+    checked_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one user may make grow; 0 for no limit.
+
+    Attributes:
+        per_user: sessions at once; one more ends the oldest.
+        refresh_rate_hz: how often a session is refreshed, REFRESH_BURST times at once.
+    """
+
+    per_user: int = 0
+    refresh_rate_hz: float = 0.0
 
 
 class Sessions:
     """Begins, refreshes and ends sessions."""
 
-    def __init__(self, database: Database, revocations: RevocationLog, metrics: Metrics, *, ttl_s: int) -> None:
-        self._database, self._revocations, self._ttl_s = database, revocations, ttl_s
+    def __init__(
+        self, database: Database, revocations: RevocationLog, metrics: Metrics, *, ttl_s: int, limits: SessionLimits
+    ) -> None:
+        self._database, self._revocations, self._ttl_s, self._limits = database, revocations, ttl_s, limits
+        forgotten = metrics.counter("rate_limit_forgotten", "Rate limits that a full table forgot", ["limit"])
+        self._allowances = (
+            Buckets(limits.refresh_rate_hz, REFRESH_BURST, count_forgotten=forgotten.labels("refreshes").inc)
+            if limits.refresh_rate_hz
+            else None
+        )
         self._refreshes = metrics.counter("auth_refreshes", "Refresh tokens presented", ["result"])
 
     async def begin(self, subject: str, *, ttl_s: int | None = None, refreshable: bool = True) -> Session:
@@ -65,6 +95,9 @@ class Sessions:
             await tx.flush()
             if token:
                 tx.add(RefreshToken(digest=_digest(token), session_id=row.id))
+                ended = await self._end_oldest(tx, subject)
+        if token and ended:
+            await self._revocations.publish_now()
         return _session(row, token)
 
     async def refresh(self, token: str) -> Session:
@@ -74,7 +107,9 @@ class Sessions:
             Unauthorized: it is unknown.
             TokenExpired: its session is over.
             SessionRevoked: its session was revoked, now if the token had been used before.
+            RateLimited: its session is refreshed too often.
         """
+        checked_ms = now_ms()
         async with self._database.transaction() as tx:
             won = await self._use(tx, token)
             belongs = RefreshToken.session_id == SessionRow.id
@@ -85,12 +120,14 @@ class Sessions:
                 raise Unauthorized("this refresh token is not known")
             used, row, revoked = found
             _require_standing(row, revoked=revoked)
+            if won and self._allowances is not None:
+                self._allowances.require(row.id, "refreshes of this session")
             outcome = await self._take_turn(tx, token, used, row, won=won)
         self._refreshes.labels(outcome).inc()
         if outcome == "reused":
             await self._revocations.publish_now()
             raise SessionRevoked("this refresh token had been used: its session has been ended")
-        return _session(row, _successor(token, used.nonce or b""))
+        return _session(row, _successor(token, used.nonce or b""), checked_ms)
 
     async def end(self, subject: str, session_id: str) -> None:
         """End one session, if it stands; every edge hears of it."""
@@ -130,12 +167,22 @@ class Sessions:
     async def purge(self) -> None:
         """Delete sessions that are over, and what is no longer needed of those that are not."""
         now = now_ms()
-        async with self._database.transaction() as tx:
-            await tx.execute(delete(SessionRow).where(SessionRow.expires_ms < now))
-            await tx.execute(delete(RefreshToken).where(RefreshToken.used_ms < now - USED_KEPT_MS))
+        await self._database.delete_by_and_by(SessionRow.id, SessionRow.expires_ms < now)
+        await self._database.delete_by_and_by(RefreshToken.digest, RefreshToken.used_ms < now - USED_KEPT_MS)
         await self._revocations.purge(now - self._ttl_s * 1000)
 
     # -- private ------------------------------------------------------------------------------------------------------
+
+    async def _end_oldest(self, tx: AsyncSession, subject: str) -> int:
+        """End the sessions over the limit, the oldest first; return how many."""
+        if not self._limits.per_user:
+            return 0
+        standing = select(SessionRow.id).where(SessionRow.subject == subject, ~is_revoked())
+        over = standing.order_by(SessionRow.begun_ms.desc()).offset(self._limits.per_user).limit(ENDED_AT_ONCE)
+        ended = (await tx.scalars(over)).all()
+        for session_id in ended:
+            await self._revocations.write(tx, subject, session_id, "too many sessions")
+        return len(ended)
 
     async def _use(self, tx: AsyncSession, token: str) -> bool:
         """Mark the token as used; of all who try at once, on any replica, one is told that it did it."""
@@ -171,8 +218,8 @@ def _require_standing(row: SessionRow, *, revoked: bool) -> None:
         raise SessionRevoked
 
 
-def _session(row: SessionRow, token: str | None = None) -> Session:
-    return Session(row.id, row.subject, row.begun_ms, row.expires_ms, token)
+def _session(row: SessionRow, token: str | None = None, checked_ms: int = 0) -> Session:
+    return Session(row.id, row.subject, row.begun_ms, row.expires_ms, token, checked_ms)
 
 
 def _digest(token: str) -> str:

@@ -32,6 +32,9 @@ class AuthSettings(ServiceSettings):
         login_free_per_account: failed logins of one account before each costs a delay.
         login_free_per_address: the same for one client address, which many people may share.
         register_free_per_address: accounts made from one address before each costs a delay.
+        call_rate_hz, call_burst: calls of one client address to one replica: so many a second, and so many at once.
+        max_sessions_per_user: logins of one user that stand; one more ends the oldest. 0 for no cap.
+        refresh_rate_hz: how often a session is refreshed at one replica, 30 times at once.
     """
 
     port: int = Field(8081, ge=0, le=65535)
@@ -47,6 +50,10 @@ class AuthSettings(ServiceSettings):
     login_free_per_account: int = Field(5, ge=1)
     login_free_per_address: int = Field(50, ge=1)
     register_free_per_address: int = Field(200, ge=1)
+    call_rate_hz: float = Field(50.0, gt=0)
+    call_burst: int = Field(2_000, ge=1)
+    max_sessions_per_user: int = Field(100, ge=0)
+    refresh_rate_hz: float = Field(0.1, gt=0)
 
     @field_validator("database_url")
     @classmethod

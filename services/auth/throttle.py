@@ -77,11 +77,17 @@ class Throttle:
         """Take an attempt back: the account begins anew, the address, which others may share, has one less."""
         if not self._enabled:
             return
-        fewer = case((Attempts.count > 1, Attempts.count - 1), else_=0)
         async with self._database.transaction() as tx:
             await tx.execute(delete(Attempts).where(Attempts.key == account.key))
-            row = update(Attempts).where(Attempts.key == address.key)
-            await tx.execute(row.values(count=fewer, blocked_until_ms=0))
+            await _take_one(tx, address)
+
+    async def forgive(self, *subjects: Subject) -> None:
+        """Take an attempt back that nobody has made: whoever was to try it was too busy."""
+        if not self._enabled:
+            return
+        async with self._database.transaction() as tx:
+            for subject in subjects:
+                await _take_one(tx, subject)
 
     async def purge(self) -> None:
         """Delete what is too old to matter."""
@@ -107,6 +113,12 @@ def address_of(text: str) -> str:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+async def _take_one(tx: AsyncSession, subject: Subject) -> None:
+    fewer = case((Attempts.count > 1, Attempts.count - 1), else_=0)
+    row = update(Attempts).where(Attempts.key == subject.key)
+    await tx.execute(row.values(count=fewer, blocked_until_ms=0))
 
 
 def _add_one(tx: AsyncSession, key: str, now: int) -> Any:

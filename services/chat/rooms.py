@@ -99,7 +99,10 @@ class Rooms:
             Forbidden: the room is private and the user no member.
         """
         cached = self._cached(room)
-        record = cached.record if cached is not None else await self._fresh(require_id(room, "room"))
+        if cached is None:
+            record = await self._fresh(require_id(room, "room"))
+            cached = self._cached(room)  # a newer one may have been heard since that was read
+        record = cached.record if cached is not None else record
         if record is not None and not record.admits(user.user_id):
             raise Forbidden(f"the room {room} is private", room=room)
         return record

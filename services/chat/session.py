@@ -227,7 +227,11 @@ class ChatSession:
         entered = await self._enter(room, cursor)
         self.deliver(words.answer("joined", entered.data, given_id))
         if cursor or not again:
-            await self._attach(room, entered)
+            try:
+                await self._attach(room, entered)
+            except FanfareError:
+                self._depart(room)  # rather out than in and deaf; the client is told, and joins again
+                raise
 
     # -- rooms --------------------------------------------------------------------------------------------------------
 

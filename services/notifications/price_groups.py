@@ -121,9 +121,10 @@ class PriceGroups:
         while self._due:
             group = self._due.popleft()
             events = group.take()
+            # Who comes while others are written to has seen what is newer than this.
+            members = list(group.members) if events else []
             yield len(events), ((), events)
             each = 1 + sum(len(event.body) for event in events) // LARGE_BYTES
-            members = list(group.members) if events else []
             for begin in range(0, len(members), PORTION):
                 there = [member.outlet for member in members[begin : begin + PORTION] if member in group.members]
                 yield each * len(there), (there, events)

@@ -32,6 +32,10 @@ class Wanted(NamedTuple):
     logs: LogLevel | None = None
 
 
+LONGEST_IN_LIST = 64 + 1
+"""Characters of one id in a list, with its comma."""
+
+
 def check_topics(principal: Principal, topics: Sequence[str], limit: int) -> tuple[str, ...]:
     """Return the topics, each named alone or with others between commas, if `principal` may follow them all.
 
@@ -39,9 +43,9 @@ def check_topics(principal: Principal, topics: Sequence[str], limit: int) -> tup
         BadInput: there are too many; also BadId.
         Forbidden: one needs a scope that is missing.
     """
-    named = _names(tuple(topics))
-    if len(named) > limit:
+    if sum(map(len, topics)) > limit * LONGEST_IN_LIST:
         raise BadInput(f"a stream follows at most {limit} topics")
+    named = _names(tuple(topics), limit)
     for topic in named:
         if not principal.may_follow(topic):
             principal.require(f"topic:{topic}")
@@ -59,6 +63,15 @@ def parse_cursor(text: str | None) -> tuple[Position | None, bool]:
 
 
 @lru_cache(maxsize=1024)
-def _names(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names in values such as `a,b`, in order and once each; one object for all who follow the same."""
-    return tuple(require_id(name, "topic") for name in symbols_of(texts))
+def _names(texts: tuple[str, ...], limit: int) -> tuple[str, ...]:
+    """Return the names in values such as `a,b`, in order and once each; one object for all who follow the same.
+
+    What is refused is not kept: else anybody could fill this process with what they may not follow.
+
+    Raises:
+        BadInput: there are too many; also BadId.
+    """
+    named = symbols_of(texts)
+    if len(named) > limit:
+        raise BadInput(f"a stream follows at most {limit} topics")
+    return tuple(require_id(name, "topic") for name in named)

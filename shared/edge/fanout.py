@@ -111,7 +111,7 @@ class _Alone:
     def deliveries(self) -> Iterator[Delivery]:
         """Yield who gets what: an answer goes in the same write, or else by itself."""
         for outlet, answer in self.answers or ():
-            if outlet in self.audience:
+            if outlet in self.audience and outlet is not self.event.but:
                 self.audience.remove(outlet)
                 yield (outlet,), (self.event, answer)
             else:

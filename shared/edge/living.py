@@ -47,7 +47,7 @@ class Living:
         self._on_came, self._on_lost, self._on_lapsed = on_came, on_lost, on_lapsed
         self.edges: set[str] = set()
         self._lately = Lately(clock)
-        self._renewed_at_s = 0.0
+        self._renewed_at_s = self._trusted_from_s = 0.0
         self._log = get_logger()
 
     async def start(self) -> None:
@@ -81,6 +81,8 @@ class Living:
         """Hold the lease for LEASE_TTL_S from now. Raises Unavailable."""
         await self._broker.put(subjects.LEASES, EDGE_LEASE, self._edge, value=b"{}", ttl_s=LEASE_TTL_S)
         lapsed = self._clock() - self._renewed_at_s > LEASE_TTL_S
+        if lapsed and self._renewed_at_s:
+            self._trusted_from_s = self._clock() + LEASE_TTL_S
         self._renewed_at_s = self._clock()
         if lapsed:
             self._on_lapsed()
@@ -92,6 +94,8 @@ class Living:
         keys = await self._broker.read_last(subjects.bucket_stream(subjects.LEASES), [pattern])
         read = {subjects.tokens_after(key.subject, 3)[0] for key in keys if not key.gone} | {self._edge}
         for edge in self.edges ^ read:
+            if edge not in read and not self._lapses_prove_death():
+                continue
             if not reading.is_outdated(edge, found=edge in read):
                 self._note(edge, lives=edge in read)
 
@@ -99,9 +103,19 @@ class Living:
 
     def _changed(self, message: Message) -> None:
         edge = subjects.tokens_after(message.subject, 4)[0]
+        if message.gone and not self._lapses_prove_death():
+            return  # what is read later says it, if it is so
         self._lately.note(edge)
         if edge != self._edge:
             self._note(edge, lives=not message.gone)
+
+    def _lapses_prove_death(self) -> bool:
+        """Whether an edge without a lease is no more; not where this edge cannot renew its own, or could not lately.
+
+        A cluster without a majority takes no lease, and lets all lapse as soon as it has one again.
+        """
+        now_s = self._clock()
+        return now_s - self._renewed_at_s <= LEASE_TTL_S - LEASE_RENEW_S and now_s >= self._trusted_from_s
 
     def _note(self, edge: str, *, lives: bool) -> None:
         if lives == (edge in self.edges):

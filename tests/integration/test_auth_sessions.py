@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from http.cookies import SimpleCookie
+from typing import Any
 
 import httpx
+import jwt
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from services.auth import sessions as sessions_module
 from services.auth.database import Database
-from services.auth.models import RefreshToken, Session
+from services.auth.models import RefreshToken, Revoked, Session
 from services.auth.revocations import RevocationLog
+from services.auth.sessions import SessionLimits
 from services.auth.settings import AuthSettings
+from services.auth.users import Users
 from shared.clock import now_ms
 from shared.contracts.claims import USER_SCOPES
+from shared.errors import RateLimited
 from shared.telemetry.metrics import Metrics
 from tests.support.auth_service import PASSWORD, RunningAuth, running_auth
+from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.auth_fixtures"]
 
@@ -163,7 +169,7 @@ async def test_what_is_over_is_deleted(
     await auth.post("refresh", {"refresh_token": session["refresh_token"]})
     database, metrics = Database(settings.database_url), Metrics()
     log = RevocationLog(database, None, metrics)  # type: ignore[arg-type]  # purging publishes nothing
-    keeper = sessions_module.Sessions(database, log, metrics, ttl_s=settings.session_ttl_s)
+    keeper = sessions_module.Sessions(database, log, metrics, ttl_s=settings.session_ttl_s, limits=SessionLimits())
 
     async def rows() -> tuple[int, int]:
         async with database.transaction() as tx:
@@ -179,3 +185,107 @@ async def test_what_is_over_is_deleted(
     await keeper.purge()
     assert await rows() == (0, 0)
     await database.close()
+
+
+async def test_a_shorter_life_of_sessions_brings_no_revoked_one_back(settings: AuthSettings) -> None:
+    async with running_auth(settings) as auth:
+        session = await auth.new_user()
+        await auth.post("logout", {"refresh_token": session["refresh_token"]})
+    database, metrics = Database(settings.database_url), Metrics()
+    log = RevocationLog(database, None, metrics)  # type: ignore[arg-type]  # purging publishes nothing
+    async with database.transaction() as tx:
+        await tx.execute(update(Revoked).values(published_ms=1, before_ms=now_ms() - 3_600_000))
+    await sessions_module.Sessions(database, log, metrics, ttl_s=60, limits=SessionLimits()).purge()
+    await database.close()
+
+    async with running_auth(settings) as auth:
+        answer = await auth.post("refresh", {"refresh_token": session["refresh_token"]})
+    assert (answer.status_code, answer.json()["code"]) == (401, "session_revoked")
+
+
+async def test_what_is_signed_while_all_sessions_are_revoked_is_revoked_with_them(
+    settings: AuthSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edges go by the time at which a token was made: it is that of the look at its session, not of the signature."""
+    database, metrics = Database(settings.database_url), Metrics()
+    log = RevocationLog(database, None, metrics)  # type: ignore[arg-type]
+    get = Users.get
+
+    async def slowly(users: Users, user_id: str) -> Any:
+        async with database.transaction() as tx:
+            await log.write(tx, user_id, None, "meanwhile")
+        await asyncio.sleep(2.1)  # a busy database
+        return await get(users, user_id)
+
+    async with running_auth(settings) as auth:
+        session = await auth.new_user()
+        monkeypatch.setattr(Users, "get", slowly)
+        renewed = (await auth.post("refresh", {"refresh_token": session["refresh_token"]})).json()
+        monkeypatch.setattr(Users, "get", get)
+    issued_ms = jwt.decode(renewed["access_token"], options={"verify_signature": False})["iat"] * 1000
+    async with database.transaction() as tx:
+        before_ms = await tx.scalar(select(Revoked.before_ms))
+    await database.close()
+
+    assert before_ms is not None
+    assert issued_ms <= before_ms
+
+
+async def test_a_user_has_so_many_sessions_and_the_oldest_ends_for_another(settings: AuthSettings) -> None:
+    async with running_auth(settings.model_copy(update={"max_sessions_per_user": 2})) as auth:
+        first = await auth.new_user()
+        name = first["user"]["username"]
+        second, third = await auth.login(name), await auth.login(name)
+        answers = [
+            await auth.post("refresh", {"refresh_token": each["refresh_token"]}) for each in (first, second, third)
+        ]
+
+        assert [answer.status_code for answer in answers] == [401, 200, 200]
+        assert answers[0].json()["code"] == "session_revoked"
+        assert (await auth.me(first["access_token"])).status_code == 401
+
+
+async def test_a_session_that_is_refreshed_too_often_waits_and_loses_nothing(
+    settings: AuthSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "REFRESH_BURST", 3)
+    async with running_auth(settings.model_copy(update={"refresh_rate_hz": 2.0})) as auth:
+        token = (await auth.new_user())["refresh_token"]
+        for _ in range(3):
+            token = (await auth.post("refresh", {"refresh_token": token})).json()["refresh_token"]
+        refused = await auth.post("refresh", {"refresh_token": token})
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert 0 < refused.json()["retryAfterMs"] <= 501
+
+        async def may_go_on() -> bool:
+            return (await auth.post("refresh", {"refresh_token": token})).status_code == 200
+
+        await eventually(may_go_on)
+
+
+async def test_an_address_that_calls_too_often_is_refused_before_anything_is_looked_at(settings: AuthSettings) -> None:
+    async with running_auth(settings.model_copy(update={"call_rate_hz": 0.1, "call_burst": 5})) as auth:
+        answers = [await auth.post("refresh", {"refresh_token": "garbage"}) for _ in range(7)]
+
+        assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 2
+        assert (await auth.http.get("/healthz")).status_code == 200
+
+
+async def test_who_could_not_be_looked_at_has_not_tried(
+    settings: AuthSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storm of logins of others must not lock out who knows their password."""
+    authenticate = Users.authenticate
+
+    async def busy(*_: Any) -> Any:
+        raise RateLimited("too many people are logging in", retry_after_ms=1)
+
+    async with running_auth(settings) as auth:
+        name = (await auth.new_user())["user"]["username"]
+        monkeypatch.setattr(Users, "authenticate", busy)
+        for _ in range(settings.login_free_per_account + 3):
+            answer = await auth.post("login", {"username": name, "password": PASSWORD})
+            assert (answer.status_code, answer.json()["retryAfterMs"]) == (429, 1)
+        monkeypatch.setattr(Users, "authenticate", authenticate)
+
+        assert await auth.login(name)

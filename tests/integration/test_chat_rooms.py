@@ -12,6 +12,8 @@ from shared.clock import now_ms
 from shared.contracts import subjects
 from shared.contracts.events import ChatMessage
 from shared.contracts.ids import new_id
+from shared.edge.topics.hub import Hub
+from shared.errors import Unavailable
 from tests.integration.conftest import Pair
 from tests.support.clients import ChatClient, chat_client
 from tests.support.edges import Edge, Edges
@@ -243,6 +245,30 @@ async def test_who_is_removed_while_they_are_replayed_to_reads_nothing_that_was_
             heard = [message["content"] for message in slow.messages if message["room"] == room]
             assert "a secret" not in heard
             assert len(heard) < 20 if own else heard == []
+
+
+async def test_who_joins_and_cannot_be_brought_up_to_date_is_out_and_joins_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In, but deaf, they would hear nothing and be told nothing."""
+    room, attach, failures = somewhere(), Hub.attach, 1
+
+    async def fails_once(hub: Hub, stream: str, subject: str, *args: Any, **more: Any) -> Any:
+        nonlocal failures
+        if subject == subjects.chat_message(room) and failures:
+            failures -= 1
+            raise Unavailable
+        return await attach(hub, stream, subject, *args, **more)
+
+    monkeypatch.setattr(Hub, "attach", fails_once)
+    async with chat_client(pair.a, someone(), rooms=[somewhere()]) as client, chat_client(pair.b, someone()) as other:
+        await client.send("join", {"room": room}, id="j")
+        assert await error(client, "j") == "unavailable"
+        await client.send("join", {"room": room}, id="k")
+        await client.inbox.next("joined", lambda frame: frame["id"] == "k")
+        await other.say("heard", room=room)
+
+        assert (await client.hears("heard"))["room"] == room
 
 
 async def test_rooms_are_listed_a_part_at_a_time_and_none_is_left_out(

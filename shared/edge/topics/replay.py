@@ -23,6 +23,7 @@ from shared.edge.wire.volley import deliver_to_each
 from shared.tasks import TaskKeeper
 from shared.telemetry.metrics import Metrics
 
+ASKED_EVERY = 100
 PORTION_BYTES = 16 * 1024
 """Of what a client has missed, as much is one write; a client that is slow is asked before each whether it has room."""
 
@@ -58,16 +59,16 @@ class Replayer:
         if after == topic.position:  # nearly everybody: who comes is told where the topic is, and attaches there
             self._complete.inc()
             return None
-        reason = await self._obstacle(topic, after)
+        reason = await self._obstacle(topic, to, after)
         if reason is not None:
             return self._gap(topic, after.seq, reason)
         return await self._bring_up(topic, to, after, encode)
 
-    async def _obstacle(self, topic: Topic, after: Position) -> GapReason | None:
+    async def _obstacle(self, topic: Topic, to: Recipient, after: Position) -> GapReason | None:
         """Return why the stream cannot tell what came after a place; None if it can."""
         if after.epoch != topic.epoch:
             return GapReason.EPOCH
-        if after.seq > topic.seq and not await self._was_given_out(topic, after):
+        if after.seq > topic.seq and not await self._was_given_out(topic, to, after):
             return GapReason.UNKNOWN
         return None
 
@@ -107,16 +108,21 @@ class Replayer:
         deliver_to_each((outlet,), events)
         self._replayed.inc(len(events))
 
-    async def _was_given_out(self, topic: Topic, place: Position) -> bool:
+    async def _was_given_out(self, topic: Topic, to: Recipient, place: Position) -> bool:
         """Whether `place` lies in the stream, ahead of this topic: the client comes from an edge that was faster.
 
         Returns once this topic has emitted what the client has seen already, so that it is not delivered twice.
         """
         if place.seq > (await self._broker.state(topic.stream)).last_seq:
             return False
-        seen = min(place.seq, await self._broker.last_seq(topic.stream, topic.subject))
-        while topic.seq < seen and topic.epoch == place.epoch:  # noqa: ASYNC110  # rare and short: no waiters for it
-            await asyncio.sleep(CAUGHT_UP_POLL_S)
+        polls = 0
+        while topic.epoch == place.epoch and to.stays():
+            if polls % ASKED_EVERY == 0:  # again, since it may be purged meanwhile
+                seen = min(place.seq, await self._broker.last_seq(topic.stream, topic.subject))
+            if topic.seq >= seen:
+                break
+            await asyncio.sleep(CAUGHT_UP_POLL_S)  # rare and short: no waiters for it
+            polls += 1
         return topic.epoch == place.epoch
 
     def _gap(self, topic: Topic, start: int, reason: GapReason) -> Gap:

@@ -468,3 +468,15 @@ async def test_it_says_how_much_of_a_lane_waits() -> None:
     await until_idle(readers, 3)
 
     assert [*counts, fan_out.waiting(topic)] == [0, 1, 2, 3, 0]
+
+
+@pytest.mark.usefixtures("written")
+async def test_an_answer_to_a_sender_brings_it_nothing_that_it_has_sent_itself() -> None:
+    topic, readers = audience(3)
+    fan_out, move = FanOut(), event(1)
+    move.but = readers[0]
+    fan_out.send(topic, move, topic.listeners)
+    fan_out.answer(topic, readers[0], event(9))
+    await until_idle(readers[1:], 1)
+
+    assert [reader.writes for reader in readers] == [[[9]], [[1]], [[1]]]

@@ -526,3 +526,33 @@ async def test_who_leaves_amid_a_broadcast_gets_no_more_of_it_where_its_events_g
 
     assert (clients[first].seqs, first.seqs) == (seqs, [])
     assert clients[last].seqs == []
+
+
+async def test_who_is_ahead_of_a_topic_does_not_wait_for_what_was_purged_meanwhile(
+    edge: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "ASKED_EVERY", 2)
+    await edge.open_topic()
+    edge.broker.holding = True  # this edge does not hear of what another has told the client already
+    seqs, client = await edge.store(3), Client()
+    coming = asyncio.ensure_future(edge.resume(client, seqs[-1]))
+    await settled()
+    assert not coming.done()
+    await edge.broker.purge(subjects.CHAT, ROOM)
+
+    async with asyncio.timeout(5):
+        await coming
+    assert client.seqs == []
+
+
+async def test_who_leaves_while_a_topic_has_yet_to_catch_up_is_not_waited_for(edge: Fixture) -> None:
+    await edge.open_topic()
+    edge.broker.holding = True
+    seqs, client = await edge.store(3), Client()
+    coming = asyncio.ensure_future(edge.resume(client, seqs[-1]))
+    await settled()
+    edge.hub.detach(ROOM, client)
+
+    async with asyncio.timeout(0.5):  # before the topic has caught up by itself
+        assert await coming is None
+    assert edge.hub.listeners(ROOM) == []

@@ -300,7 +300,11 @@ export class Chat extends Emitter<ChatEvents> {
     if (!retryable) this.#marks.refused(room);
   }
 
-  #onRefusedRoom(room: string, { message }: WireError): void {
+  #onRefusedRoom(room: string, { message, retryable, retryAfterMs }: WireError): void {
+    if (retryable && this.state === "open") {
+      setTimeout(() => this.#rooms.has(room) && this.#sendJoin(room), retryAfterMs ?? RESEND_MS);
+      return;
+    }
     this.#rooms.delete(room);
     this.emit("left", { room, reason: message });
   }
