@@ -23,6 +23,8 @@ WEBSOCKET, SSE, WITHOUT_RING = "Fanfare WebSocket", "Fanfare SSE", "Fanfare with
 RELAY = "Fanfare relay"
 ROOM = TOPIC = "bench"
 WELCOME = b'"connected"'
+TOKEN_TTL_S = 12 * 3600
+"""To connect a million takes longer than a token holds by default."""
 SETTINGS = {"FANFARE_LIMITS": "off", "LOG_LEVEL": "warning"}
 
 
@@ -50,7 +52,7 @@ class Fanfare:
     ) -> Server:
         """Start an edge of the chat; client `n` follows room `room_of(n)`, and what is published goes to ROOM."""
         edge = await self.edges.process("chat", **self.settings)
-        headers = edge.headers("publisher")
+        headers = edge.headers("publisher", ttl_s=TOKEN_TTL_S)
 
         def enter(number: int) -> bytes:
             return upgrade(f"/ws/chat?room={room_of(number)}&cursor={cursor_of(number)}", self._bearer(edge, number))
@@ -73,7 +75,7 @@ class Fanfare:
     async def notifications(self, query: str = f"topics={TOPIC}", cursor_of: Callable[[int], str] = from_now) -> Server:
         """Start an edge of the notifications; clients stream with `query`, and what is published goes to TOPIC."""
         edge = await self.edges.process("notifications", **self.settings)
-        headers = edge.headers("publisher", scope=f"{Scope.NOTIFY_WRITE}")
+        headers = edge.headers("publisher", scope=f"{Scope.NOTIFY_WRITE}", ttl_s=TOKEN_TTL_S)
 
         def enter(number: int) -> bytes:
             cursor = cursor_of(number)
