@@ -103,6 +103,8 @@ class Holder:
     def _read(self, fd: int) -> None:
         try:
             data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return  # the kernel has said that something is there, and has had to throw it away again
         except OSError:
             data = b""
         if not data:
