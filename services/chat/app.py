@@ -23,7 +23,7 @@ from services.chat.typing import Typing
 from shared.broker.port import Broker
 from shared.contracts import subjects
 from shared.contracts.frames import MAX_FRAME_BYTES
-from shared.edge.admission import AdmissionLimits
+from shared.edge.admission import Admission, AdmissionLimits
 from shared.edge.continuity.canary import encode_canary
 from shared.edge.delivery.gap import Gap
 from shared.edge.presence import OnChange, Presence
@@ -69,23 +69,8 @@ def create_app(
 
 async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
     broker, metrics, encoder = edge.broker, edge.metrics, MessageEncoder()
-    hub = Hub(
-        broker,
-        encoders={subjects.CHAT: encoder.encode, subjects.CANARY: encode_canary},
-        deadletters=edge.deadletters,
-        metrics=metrics,
-        on_gap=_tell_missed,
-    )
-    sessions, admission = edge.make_doors(
-        TRANSPORT,
-        SessionLimits(settings.max_sockets_per_user, settings.max_sockets),
-        AdmissionLimits(
-            settings.max_sockets_per_address,
-            settings.max_waiting,
-            settings.max_waiting_per_address,
-            settings.arrival_rate_hz,
-        ),
-    )
+    hub = _make_hub(edge, encoder)
+    sessions, admission = _make_doors(settings, edge)
     presence = Presence(broker, settings.instance, wheel=edge.wheel, on_change=_announcer(hub))
     relayed = edge.limit_users("relay", settings.relay_rate_hz, settings.relay_rate_hz)
     relay = Relay(broker, hub, edge.wheel, metrics, relayed)
@@ -128,6 +113,29 @@ async def _make_parts(settings: ChatSettings, edge: Edge) -> ChatParts:
         turns=Turns(),
         limits=limits,
         sockets=sockets,
+    )
+
+
+def _make_hub(edge: Edge, encoder: MessageEncoder) -> Hub:
+    return Hub(
+        edge.broker,
+        encoders={subjects.CHAT: encoder.encode, subjects.CANARY: encode_canary},
+        deadletters=edge.deadletters,
+        metrics=edge.metrics,
+        on_gap=_tell_missed,
+    )
+
+
+def _make_doors(settings: ChatSettings, edge: Edge) -> tuple[Sessions, Admission]:
+    return edge.make_doors(
+        TRANSPORT,
+        SessionLimits(settings.max_sockets_per_user, settings.max_sockets),
+        AdmissionLimits(
+            settings.max_sockets_per_address,
+            settings.max_waiting,
+            settings.max_waiting_per_address,
+            settings.arrival_rate_hz,
+        ),
     )
 
 
